@@ -1,0 +1,230 @@
+"""Every private name of SQLAlchemy that this package reads, and nothing else.
+
+Each function here has a test (`tests/unit/test_compat.py`) that runs on every supported version of
+SQLAlchemy, so that a release that moves one of these names fails there and not in a user's hands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy.sql.selectable import Select
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.engine.default import DefaultExecutionContext
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.sql.dml import Delete, Insert, Update
+    from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement
+    from sqlalchemy.sql.selectable import CompoundSelect, FromClause
+
+
+# -- statements -------------------------------------------------------------------------------
+
+
+def core_statement(compiled: SQLCompiler) -> ClauseElement:
+    """The Core statement that was compiled: an ORM statement after the ORM has worked on it."""
+    statement = getattr(compiled.compile_state, "statement", None)
+    return statement if statement is not None else compiled.statement
+
+
+class FinalSelect(NamedTuple):
+    """A SELECT as the compiler renders it, with the FROM list after correlation."""
+
+    select: Select[Any]
+    froms: Sequence[FromClause]
+
+
+def final_select(
+    select: Select[Any],
+    *,
+    is_from: bool,
+    enclosing: frozenset[FromClause],
+    directly_enclosing: frozenset[FromClause],
+) -> FinalSelect:
+    """Return ``select`` after ORM compilation, with correlated tables taken out of its FROM list.
+
+    :param is_from: it stands in a FROM list (and is not LATERAL): correlates only when told to.
+    :param enclosing: all FROM elements of the enclosing SELECTs.
+    :param directly_enclosing: those of the SELECT right around it.
+    """
+    state = select._compile_state_factory(select, select._default_compiler())
+    if is_from:
+        froms = state._get_display_froms(
+            explicit_correlate_froms=enclosing - directly_enclosing, implicit_correlate_froms=()
+        )
+    else:
+        froms = state._get_display_froms(
+            explicit_correlate_froms=enclosing, implicit_correlate_froms=directly_enclosing
+        )
+    statement = getattr(state, "statement", None)
+    return FinalSelect(statement if isinstance(statement, Select) else select, froms)
+
+
+class SelectShape(NamedTuple):
+    """The clauses of a SELECT that can be replaced publicly, but only read privately."""
+
+    order_by: tuple[ColumnElement[Any], ...]
+    limit: ColumnElement[Any] | None
+    offset: ColumnElement[Any] | None
+    fetch: ColumnElement[Any] | None
+    group_by: tuple[ColumnElement[Any], ...]
+    having: tuple[ColumnElement[Any], ...]
+    distinct: bool
+    for_update: bool
+    independent_ctes: tuple[Any, ...]
+    embellished: bool
+    """It has prefixes, suffixes or statement hints: raw text that cannot be looked into."""
+
+
+def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
+    """Read the clauses of a SELECT or of a set operation."""
+    return SelectShape(
+        order_by=tuple(select._order_by_clauses),
+        limit=select._limit_clause,
+        offset=select._offset_clause,
+        fetch=select._fetch_clause,
+        group_by=tuple(select._group_by_clauses),
+        having=tuple(getattr(select, "_having_criteria", ())),
+        distinct=bool(getattr(select, "_distinct", False) or getattr(select, "_distinct_on", ())),
+        for_update=select._for_update_arg is not None,
+        independent_ctes=tuple(select._independent_ctes),
+        embellished=bool(
+            getattr(select, "_prefixes", ())
+            or getattr(select, "_suffixes", ())
+            or getattr(select, "_statement_hints", ())
+        ),
+    )
+
+
+def raw_columns(select: Select[Any]) -> Sequence[ColumnElement[Any]]:
+    """The column expressions of a Core SELECT, labels included, in order."""
+    return [column for _, column in select._columns_plus_names_items()]  # type: ignore[attr-defined]
+
+
+# -- data modification ------------------------------------------------------------------------
+
+
+def dml_values(compiled: SQLCompiler) -> Mapping[str, Any] | None:
+    """Column key -> value or expression given by ``values()``; None: there are none."""
+    parameters = getattr(compiled.compile_state, "_dict_parameters", None)
+    if not parameters:
+        return None
+    return {getattr(column, "key", column): value for column, value in parameters.items()}
+
+
+def multi_values(insert: Insert) -> Sequence[Sequence[Mapping[Any, Any]]]:
+    """The rows of ``insert().values([row, row, ...])``; empty: it has no such list."""
+    return insert._multi_values  # type: ignore[return-value]
+
+
+def post_values_clause(insert: Insert) -> ClauseElement | None:
+    """The ON CONFLICT clause of an INSERT."""
+    return insert._post_values_clause
+
+
+def dml_ctes(statement: Insert | Update | Delete) -> tuple[Any, ...]:
+    """CTEs that were added to a statement on their own, with ``add_cte()``."""
+    return tuple(statement._independent_ctes)
+
+
+def ordered_values(update: Update) -> Sequence[tuple[Any, Any]]:
+    """What ``ordered_values()`` gave an UPDATE."""
+    return update._ordered_values or ()  # type: ignore[attr-defined]
+
+
+# -- executions -------------------------------------------------------------------------------
+
+
+def raw_parameters(context: DefaultExecutionContext) -> Mapping[str, Any]:
+    """Bind name -> value before bind processing, of the first parameter set of an execution.
+
+    Expanding and literal-execute parameters are popped from ``compiled_parameters`` once they
+    were rendered; here they stand under their own names again, expanding ones as lists.
+    """
+    compiled: Any = context.compiled
+    if not compiled.post_compile_params and not compiled.literal_execute_params:
+        return context.compiled_parameters[0]
+    values = dict(context.compiled_parameters[0])
+    for name, names in context._expanded_parameters.items():
+        bind = compiled.binds[name]
+        parts = [values.pop(part) for part in names]
+        if bind.type._is_tuple_type:
+            width = len(bind.type.types)
+            parts = [tuple(parts[i : i + width]) for i in range(0, len(parts), width)]
+        values[name] = parts
+    for bind in compiled.literal_execute_params:
+        name = compiled.bind_names[bind]
+        if name not in values:
+            values[name] = compiled.construct_params(
+                extracted_parameters=context.extracted_parameters, escape_names=False
+            )[name]
+    return values
+
+
+def is_expanding(bind: BindParameter[Any]) -> bool:
+    """Whether a bind parameter stands for a list of values."""
+    return bool(bind.expanding)
+
+
+def is_pre_executed_default(context: DefaultExecutionContext) -> bool:
+    """Whether SQLAlchemy is running a column's default on its own, before the statement."""
+    return context.current_parameters is not None
+
+
+class InsertManyValues(NamedTuple):
+    """What one ``do_execute`` call of an "insertmanyvalues" execution is about."""
+
+    first: int
+    """Index of the first parameter set of this batch."""
+    count: int
+    row_at_a_time: bool
+
+
+def insertmanyvalues_batch(
+    context: DefaultExecutionContext, parameters: Any, done: int, page_size: int
+) -> InsertManyValues:
+    """Tell which parameter sets a batch holds, given that ``done`` were executed before it."""
+    total = len(context.compiled_parameters)
+    # By identity, not by the SQL text: a listener may have changed the text.
+    row_at_a_time = parameters is context.parameters[done]
+    return InsertManyValues(
+        done, 1 if row_at_a_time else min(page_size, total - done), row_at_a_time
+    )
+
+
+def insertmanyvalues_sorts_by_server_key(compiled: SQLCompiler) -> bool:
+    """Whether returned rows are matched to parameters by a key that the server makes."""
+    batches = compiled._insertmanyvalues
+    return batches is not None and bool(batches.implicit_sentinel)
+
+
+def render_insertmanyvalues(
+    context: DefaultExecutionContext, indexes: Sequence[int]
+) -> tuple[str, Any]:
+    """SQL text and driver parameters of one batch made of the parameter sets at ``indexes``."""
+    compiled: Any = context.compiled
+    translate_map = (
+        context.execution_options.get("schema_translate_map", {})
+        if compiled.schema_translate_map
+        else None
+    )
+    (batch,) = compiled._deliver_insertmanyvalues_batches(
+        context.statement,
+        [context.parameters[i] for i in indexes],
+        [context.compiled_parameters[i] for i in indexes],
+        None,
+        len(indexes),
+        False,
+        translate_map,
+    )
+    return batch.replaced_statement, batch.replaced_parameters
+
+
+def translated_statement(context: DefaultExecutionContext, compiled: SQLCompiler, sql: str) -> str:
+    """Apply the execution's ``schema_translate_map`` to a derived statement's SQL."""
+    if not compiled.schema_translate_map:
+        return sql
+    translate_map = context.execution_options.get("schema_translate_map", {})
+    return compiled.preparer._render_schema_translates(sql, translate_map)
