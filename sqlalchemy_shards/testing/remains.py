@@ -33,6 +33,8 @@ from sqlalchemy_shards.testing.processes import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy_shards.testing.account import Account
+
 PREFIX = "pg-shards-"
 OWNER = "owner"
 LOCK_SECONDS = 60.0
@@ -41,9 +43,12 @@ LOCK_SECONDS = 60.0
 _TEMPORARY_PATH_BYTES_MAX = 68
 
 
-def claim_temporary_directory() -> Path:
-    """Remove the remains of killed runs, and return a new directory that this process owns."""
-    root = _temporary_root()
+def claim_temporary_directory(account: Account) -> Path:
+    """Remove the remains of killed runs, and return a new directory that this process owns.
+
+    It is in the temporary directory; where `account` cannot enter that, in /tmp.
+    """
+    root = _temporary_root(account)
     with _lock(root):
         _sweep(root)
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
@@ -51,13 +56,18 @@ def claim_temporary_directory() -> Path:
     return directory
 
 
-def claim_directory(directory: Path) -> None:
+def claim_directory(directory: Path, account: Account) -> None:
     """Make this process the owner of a directory that is kept, and end servers left in it.
 
-    :raises ConfigurationError: another process that lives owns it.
+    :raises ConfigurationError: a process that lives owns it, or `account` cannot enter it.
     """
-    with _lock(_temporary_root()):
-        directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not account.reaches(directory):
+        raise ConfigurationError(
+            f"the servers, which run as {account.name}, cannot enter {str(directory)!r}",
+            "choose another directory, or run as a normal user",
+        )
+    with _lock(_temporary_root(account)):
         if _has_living_owner(directory):
             owner = (directory / OWNER).read_text().split()[0]
             raise ConfigurationError(
@@ -113,9 +123,10 @@ def _pid_namespace() -> str:
         return "-"
 
 
-def _temporary_root() -> Path:
+def _temporary_root(account: Account) -> Path:
     root = Path(tempfile.gettempdir()).resolve()
-    return root if len(os.fsencode(root)) <= _TEMPORARY_PATH_BYTES_MAX else Path("/tmp")
+    is_short = len(os.fsencode(root)) <= _TEMPORARY_PATH_BYTES_MAX
+    return root if is_short and account.reaches(root) else Path("/tmp")
 
 
 @contextmanager

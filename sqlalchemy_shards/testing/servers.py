@@ -22,6 +22,7 @@ from urllib.parse import quote
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.testing.account import Account
 from sqlalchemy_shards.testing.binaries import find_binaries
+from sqlalchemy_shards.testing.data import check_version, has_data, make_data
 from sqlalchemy_shards.testing.processes import end_processes, release_shared_memory, wait_until
 from sqlalchemy_shards.testing.remains import (
     OWNER,
@@ -29,6 +30,7 @@ from sqlalchemy_shards.testing.remains import (
     claim_temporary_directory,
     remove_directory,
 )
+from sqlalchemy_shards.testing.settings import DEFAULT_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,26 +43,13 @@ STOP_SECONDS = 30.0
 LOG_LINES_SHOWN = 30
 FIRST_PORT = 5432
 
-DEFAULT_SETTINGS: Mapping[str, str | int] = {
-    "fsync": "off",
-    "full_page_writes": "off",
-    "synchronous_commit": "on",
-    "wal_level": "logical",
-    "max_prepared_transactions": 64,
-    "max_connections": 200,
-    "shared_buffers": "32MB",
-    # Files in the data directory, so that a killed server leaves nothing in /dev/shm.
-    "dynamic_shared_memory_type": "mmap",
-}
-
 
 class PostgresServers:
     """``with PostgresServers(4) as servers: create_engine(servers.url(0))``.
 
     :param count: how many servers.
     :param backend: ``"auto"``, ``"system"`` or ``"embedded"``, as in `find_binaries`.
-    :param settings: PostgreSQL settings, over `DEFAULT_SETTINGS` (which suit tests: they survive
-        a crash of a server, but not of the machine).
+    :param settings: PostgreSQL settings, over `settings.DEFAULT_SETTINGS`.
     :param directory: where data and logs are put; default: a temporary directory.
     :param keep: leave data and logs in `directory`; servers that find data there go on with it.
     :raises ConfigurationError: from ``with``, where servers cannot be started; shows their log.
@@ -78,7 +67,7 @@ class PostgresServers:
         if keep and directory is None:
             raise ConfigurationError("servers cannot keep data in no directory", "pass directory=")
         self.count = count
-        self._binaries = find_binaries(backend)
+        self._binaries = self._programs = find_binaries(backend)
         self._settings = {**DEFAULT_SETTINGS, **(settings or {})}
         self._directory = None if directory is None else Path(directory).resolve()
         self._keep = keep
@@ -86,6 +75,7 @@ class PostgresServers:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._base: Path | None = None
         self._owner = os.getpid()
+        self._is_claimed = False
 
     @property
     def version(self) -> int:
@@ -143,14 +133,14 @@ class PostgresServers:
         if self._base is None or os.getpid() != self._owner:
             return
         self._end_all()
-        if self._directory is not None:
+        if self._directory is not None and self._is_claimed:
             self._leave(self._directory)
         remove_directory(self._base)
         self._base = None
 
     def __enter__(self) -> PostgresServers:
         self._owner = os.getpid()
-        self._base = claim_temporary_directory()
+        self._base = claim_temporary_directory(self._account)
         try:
             self._prepare()
             for server in range(self.count):
@@ -191,57 +181,24 @@ class PostgresServers:
         if self._account.is_other:
             base.chmod(0o711)
         self._account.make_directory(base / "s")
-        self._binaries = self._account.usable_binaries(self._binaries, base / "w")
+        self._programs = self._account.usable_binaries(self._binaries, base / "w")
+        directories = [self._data(server) for server in range(self.count)]
         if self._directory is not None:
-            claim_directory(self._directory)
-            self._account.check_reaches(self._directory)
-        for unfinished in self._home.glob("new*"):
-            shutil.rmtree(unfinished)
-        missing = [i for i in range(self.count) if not (self._data(i) / "PG_VERSION").exists()]
-        if len(missing) < self.count:
-            self._check_version()
-        if missing:
-            self._initialise(missing)
-
-    def _check_version(self) -> None:
-        for server in range(self.count):
-            marker = self._data(server) / "PG_VERSION"
-            if marker.exists() and marker.read_text().strip() != str(self.version):
+            if not self._keep and any(has_data(directory) for directory in directories):
                 raise ConfigurationError(
-                    f"{str(self._data(server))!r} holds data of PostgreSQL"
-                    f" {marker.read_text().strip()}, but the programs are of {self.version}",
-                    "choose another backend, or remove the directory with all its data",
+                    f"{str(self._directory)!r} holds data already, which would be removed",
+                    "pass keep=True, or choose another directory",
                 )
+            claim_directory(self._directory, self._account)
+            self._is_claimed = True
+        self._provide_data(directories)
 
-    def _initialise(self, servers: Sequence[int]) -> None:
-        # Renamed only when they are whole, so that a killed run leaves no half of a directory.
-        first = self._home / f"new{servers[0]}"
-        self._account.make_directory(first)
-        self._run(
-            *(self._binaries / "initdb", "-D", first, "-U", "postgres", "-A", "trust"),
-            *("-E", "UTF8", "--no-locale", "--no-sync"),
-        )
-        for server in servers[1:]:
-            self._run("cp", "-a", first, self._home / f"new{server}", as_account=False)
-        for server in servers:
-            (self._home / f"new{server}").rename(self._data(server))
-
-    def _run(self, *command: str | Path, as_account: bool = True) -> None:
-        # initdb tries every time zone of the machine where TZ does not tell it.
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=self._started_base,
-            env={**os.environ, "TZ": "UTC"},
-            **(self._account.process_arguments if as_account else {}),
-        )
-        if done.returncode != 0:
-            raise ConfigurationError(
-                f"{Path(command[0]).name} failed:\n{done.stdout}{done.stderr}",
-                "see what it says above",
-            )
+    def _provide_data(self, directories: Sequence[Path]) -> None:
+        found = [directory for directory in directories if has_data(directory)]
+        for directory in found:
+            check_version(directory, self.version)
+        if missing := [directory for directory in directories if directory not in found]:
+            make_data(missing, self._programs, self._account)
 
     def _launch(self, server: int) -> None:
         settings = {
@@ -251,7 +208,7 @@ class PostgresServers:
             "unix_socket_permissions": "0700",
             "port": FIRST_PORT + server,
         }
-        command: list[str | Path] = [self._binaries / "postgres", "-D", self._data(server)]
+        command: list[str | Path] = [self._programs / "postgres", "-D", self._data(server)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with self._log(server).open("ab") as log:
