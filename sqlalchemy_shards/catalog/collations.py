@@ -1,0 +1,110 @@
+"""Which text columns order as Python orders strings: by code point.
+
+What the model says of a column is not believed; the catalog of one shard is asked, once for each
+table, and only when an order has to be merged.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Table
+from sqlalchemy.sql.elements import BinaryExpression, CollationClause, ColumnClause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    import psycopg
+
+_BYTE_ORDER = frozenset({"C", "POSIX", "ucs_basic", "pg_c_utf8"})
+
+_COLUMNS = """
+SELECT a.attname,
+       CASE WHEN c.collname = 'default' THEN NULL ELSE c.collname END,
+       c.collprovider
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
+WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+_DATABASE = """
+SELECT d.datcollate, d.datlocprovider, pg_encoding_to_char(d.encoding)
+FROM pg_catalog.pg_database d WHERE d.datname = current_database()
+"""
+
+_DATABASE_BEFORE_15 = _DATABASE.replace("d.datlocprovider", "'c'")
+
+
+class Collations:
+    """What is known of the collations of a cluster's tables. Thread-safe.
+
+    :param connect: opens a connection to a shard that has all tables.
+    :param quote: writes a table's name as SQL does.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
+        quote: Callable[[Table], str],
+    ) -> None:
+        self._connect = connect
+        self._quote = quote
+        self._lock = threading.Lock()
+        self._tables: dict[str, dict[str, bool]] = {}
+
+    def orders_by_code_point(self, expression: Any) -> bool:
+        """Whether a text expression certainly sorts as Python strings do.
+
+        True for a plain column whose collation says so, and for ``collate(..., "C")``.
+        """
+        if isinstance(expression, BinaryExpression) and isinstance(
+            expression.right, CollationClause
+        ):
+            return str(expression.right.collation).strip('"') in _BYTE_ORDER
+        if not isinstance(expression, ColumnClause) or expression.table is None:
+            return False
+        table: Any = getattr(expression.table, "element", expression.table)
+        if not isinstance(table, Table):
+            return False
+        column = table.c.get(expression.key)
+        return column is not None and self._columns_of(table).get(column.name, False)
+
+    def _columns_of(self, table: Table) -> dict[str, bool]:
+        name = self._quote(table)
+        with self._lock:
+            known = self._tables.get(name)
+        if known is None:
+            known = self._read(name)
+            if known:
+                with self._lock:
+                    self._tables[name] = known
+        return known
+
+    def _read(self, name: str) -> dict[str, bool]:
+        with self._connect() as connection:
+            by_default = _database_orders_by_code_point(connection)
+            rows = connection.execute(_COLUMNS, (name,)).fetchall()
+        return {
+            column: by_default if collation is None else _is_byte_order(collation, provider)
+            for column, collation, provider in rows
+        }
+
+
+def _is_byte_order(collation: str, provider: str | bytes) -> bool:
+    provider = provider.decode() if isinstance(provider, bytes) else provider
+    return provider in ("c", "b", "d") and collation in _BYTE_ORDER
+
+
+def _database_orders_by_code_point(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the database's default collation orders UTF-8 text by its bytes."""
+    query = _DATABASE if connection.info.server_version >= 150000 else _DATABASE_BEFORE_15
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    collate, provider, encoding = row
+    provider = provider.decode() if isinstance(provider, bytes) else provider
+    if encoding != "UTF8":
+        return False
+    # Provider "b" (PostgreSQL 17) compares bytes under every locale it has.
+    return provider == "b" or (provider == "c" and collate in ("C", "POSIX"))

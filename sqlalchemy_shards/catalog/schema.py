@@ -1,0 +1,219 @@
+"""The schema `shards`, and how it is created and brought from version to version.
+
+- `bootstrap` does all or nothing, may run any number of times, and at the same time from any
+  number of processes: it holds the advisory lock `BOOTSTRAP_LOCK` until its transaction ends.
+- A step that was released is never changed; a new version is a new step. Version n is reached by
+  running the first n steps.
+- A database that already is another shard, or has a newer schema, is refused and left as it is.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from sqlalchemy_shards.catalog.identity import (
+    SCHEMA_VERSION,
+    Identity,
+    IdentityRegistry,
+    check_is_shard,
+    read_identity,
+)
+from sqlalchemy_shards.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    import psycopg
+
+BOOTSTRAP_LOCK = 0x7368617264730001
+"""Key of `pg_advisory_xact_lock`: the ASCII of "shards", then 1. Databases lock apart."""
+
+# `gid` is compared byte by byte: an index in another collation breaks when the operating system's
+# collations change, and the uniqueness of gids is what settles a race.
+_VERSION_1 = (
+    """
+    CREATE TABLE shards.identity (
+        only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+        cluster_uuid uuid NOT NULL,
+        cluster_name text NOT NULL,
+        shard_uuid uuid NOT NULL,
+        shard_name text NOT NULL,
+        schema_version integer NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+    )
+    """,
+    """
+    CREATE TABLE shards.decisions (
+        gid text COLLATE "C" PRIMARY KEY,
+        decision_xid xid8 NOT NULL,
+        outcome text NOT NULL CHECK (outcome IN ('commit', 'abort')),
+        participants text[] NOT NULL,
+        decided_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+        format smallint NOT NULL
+    )
+    """,
+    "COMMENT ON SCHEMA shards IS 'sqlalchemy_shards: do not change by hand'",
+    "COMMENT ON TABLE shards.decisions IS"
+    " 'outcomes of distributed transactions that this shard decided; a row that is removed by hand"
+    " can turn a commit into half a commit'",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+"""Statements that lead from version n to version n + 1, at index n."""
+
+_SCHEMA_EXISTS = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = 'shards'"
+
+_INSERT_IDENTITY = """
+INSERT INTO shards.identity (cluster_uuid, cluster_name, shard_uuid, shard_name, schema_version)
+VALUES (%s::text::uuid, %s::text, %s::text::uuid, %s::text, %s::integer)
+"""
+
+
+def bootstrap(
+    connection: psycopg.Connection[Any],
+    *,
+    cluster_uuid: UUID | None,
+    cluster_name: str,
+    shard_name: str,
+    shard_uuid: UUID | None = None,
+) -> Identity:
+    """Create or upgrade the schema `shards` of one database, and return who it is from now on.
+
+    :param connection: an idle one; it is idle again afterwards.
+    :param cluster_uuid: None keeps the one that is there, or makes a new one.
+    :param shard_uuid: likewise.
+    :raises ConfigurationError: the database already is another shard, or one of another cluster,
+        or its schema is newer than this release knows. Nothing was changed.
+    """
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        raise ConfigurationError(
+            f"the connection to shard {shard_name!r} is in a transaction or closed",
+            "bootstrap over an idle connection",
+            shard=shard_name,
+        )
+    with _locked_transaction(connection):
+        identity = read_identity(connection)
+        if identity is None:
+            identity = Identity(
+                cluster_uuid or uuid4(), cluster_name, shard_uuid or uuid4(), shard_name, 0
+            )
+            return _upgrade(connection, identity)
+        check_is_shard(identity, shard_name, cluster_name)
+        _check_uuids(identity, cluster_uuid, shard_uuid)
+        return _upgrade(connection, identity)
+
+
+def bootstrap_cluster(
+    connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
+    *,
+    shard_names: Sequence[str],
+    cluster_name: str,
+    identities: IdentityRegistry,
+) -> Mapping[str, Identity]:
+    """Create or upgrade the schema `shards` of every shard, and return who they are.
+
+    Looks at all of them before it changes the first, so that a wrong URL is found in time. May run
+    from several processes at once: where no shard has a cluster's UUID yet, the first shard by name
+    decides it.
+
+    :param connect: gives an idle connection to the shard of that name.
+    :raises ConfigurationError: as `bootstrap` and `IdentityRegistry.admit` do.
+    """
+    cluster_uuid = _look_at_all(connect, shard_names, cluster_name)
+    created = {}
+    for name in sorted(shard_names):
+        with connect(name) as connection:
+            identity = bootstrap(
+                connection, cluster_uuid=cluster_uuid, cluster_name=cluster_name, shard_name=name
+            )
+        identities.admit(name, identity)
+        cluster_uuid = identity.cluster_uuid
+        created[name] = identity
+    return created
+
+
+@contextmanager
+def _locked_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    with connection.transaction():
+        # READ COMMITTED, so that what another process has just committed is seen under the lock.
+        connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({BOOTSTRAP_LOCK})".encode())
+        yield
+
+
+def _check_uuids(identity: Identity, cluster_uuid: UUID | None, shard_uuid: UUID | None) -> None:
+    for kind, wanted, found in (
+        ("cluster", cluster_uuid, identity.cluster_uuid),
+        ("shard", shard_uuid, identity.shard_uuid),
+    ):
+        if wanted is not None and wanted != found:
+            raise ConfigurationError(
+                f"the database of shard {identity.shard_name!r} has the {kind} UUID {found}, not"
+                f" {wanted}: it belongs to another {kind}",
+                "check its URL",
+                shard=identity.shard_name,
+            )
+
+
+def _upgrade(connection: psycopg.Connection[Any], identity: Identity) -> Identity:
+    if identity.version == SCHEMA_VERSION:
+        return identity
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        # CREATE SCHEMA IF NOT EXISTS asks for the right to create one even where it exists.
+        if cursor.execute(_SCHEMA_EXISTS).fetchone() is None:
+            cursor.execute("CREATE SCHEMA shards")
+        for step in STEPS[identity.version :]:
+            for statement in step:
+                cursor.execute(statement.encode())
+        if identity.version == 0:
+            cursor.execute(_INSERT_IDENTITY, _row(identity))
+        else:
+            cursor.execute("UPDATE shards.identity SET schema_version = %s", (SCHEMA_VERSION,))
+    return Identity(
+        identity.cluster_uuid,
+        identity.cluster_name,
+        identity.shard_uuid,
+        identity.shard_name,
+        SCHEMA_VERSION,
+    )
+
+
+def _row(identity: Identity) -> tuple[str, str, str, str, int]:
+    return (
+        str(identity.cluster_uuid),
+        identity.cluster_name,
+        str(identity.shard_uuid),
+        identity.shard_name,
+        SCHEMA_VERSION,
+    )
+
+
+def _look_at_all(
+    connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
+    shard_names: Sequence[str],
+    cluster_name: str,
+) -> UUID | None:
+    seen = IdentityRegistry(cluster_name)
+    faults = []
+    for name in shard_names:
+        with connect(name) as connection:
+            identity = read_identity(connection)
+        if identity is None:
+            continue
+        try:
+            seen.admit(name, identity)
+        except ConfigurationError as error:
+            faults.append(error.problem)
+    if faults:
+        raise ConfigurationError(
+            "the shards are not what the configuration says:",
+            "check the URLs; nothing was changed",
+            faults=faults,
+        )
+    return seen.cluster_uuid
