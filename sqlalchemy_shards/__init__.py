@@ -1,3 +1,51 @@
 """Many PostgreSQL shards behind one ordinary SQLAlchemy engine."""
 
+from sqlalchemy_shards.cluster.cluster import Cluster, create_cluster
+from sqlalchemy_shards.cluster.explain import Explanation
+from sqlalchemy_shards.cluster.timeouts import Timeouts
+from sqlalchemy_shards.models.declare import (
+    GlobalMixin,
+    ReferenceMixin,
+    ShardKeyMixin,
+    global_table,
+    reference_table,
+    shard_table,
+)
+from sqlalchemy_shards.session.query import ShardedQuery
+from sqlalchemy_shards.session.session import ShardedSession
+from sqlalchemy_shards.topology.keyspace import Keyspace
+from sqlalchemy_shards.topology.partitioners import (
+    CompositePartitioner,
+    HashPartitioner,
+    ListPartitioner,
+    Partitioner,
+    RangePartitioner,
+)
+from sqlalchemy_shards.topology.shard_map import ShardMap
+from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
+
 __version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Cluster",
+    "CompositePartitioner",
+    "Explanation",
+    "GlobalMixin",
+    "HashPartitioner",
+    "InDoubtTransaction",
+    "Keyspace",
+    "ListPartitioner",
+    "Partitioner",
+    "RangePartitioner",
+    "RecoveryReport",
+    "ReferenceMixin",
+    "ShardKeyMixin",
+    "ShardMap",
+    "ShardedQuery",
+    "ShardedSession",
+    "Timeouts",
+    "create_cluster",
+    "global_table",
+    "reference_table",
+    "shard_table",
+]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
-    from sqlalchemy.sql.dml import Delete, Insert, Update
+    from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
     from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement
     from sqlalchemy.sql.selectable import CompoundSelect, FromClause
 
@@ -98,11 +98,6 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
     )
 
 
-def raw_columns(select: Select[Any]) -> Sequence[ColumnElement[Any]]:
-    """The column expressions of a Core SELECT, labels included, in order."""
-    return [column for _, column in select._columns_plus_names_items()]  # type: ignore[attr-defined]
-
-
 # -- data modification ------------------------------------------------------------------------
 
 
@@ -122,6 +117,24 @@ def multi_values(insert: Insert) -> Sequence[Sequence[Mapping[Any, Any]]]:
 def post_values_clause(insert: Insert) -> ClauseElement | None:
     """The ON CONFLICT clause of an INSERT."""
     return insert._post_values_clause
+
+
+def on_conflict_parts(clause: ClauseElement) -> tuple[Sequence[str], Sequence[Any]]:
+    """Keys of the columns that ON CONFLICT DO UPDATE sets, and every expression in the clause."""
+    assignments = getattr(clause, "update_values_to_set", None) or ()
+    pairs = list(assignments.items() if hasattr(assignments, "items") else assignments)
+    keys = [getattr(column, "key", column) for column, _ in pairs]
+    expressions = [value for _, value in pairs if hasattr(value, "get_children")]
+    for name in ("update_whereclause", "inferred_target_whereclause"):
+        expression = getattr(clause, name, None)
+        if expression is not None and hasattr(expression, "get_children"):
+            expressions.append(expression)
+    return keys, expressions
+
+
+def returning(statement: UpdateBase) -> Sequence[Any]:
+    """What RETURNING gives back."""
+    return tuple(statement._returning)
 
 
 def dml_ctes(statement: Insert | Update | Delete) -> tuple[Any, ...]:
@@ -228,3 +241,11 @@ def translated_statement(context: DefaultExecutionContext, compiled: SQLCompiler
         return sql
     translate_map = context.execution_options.get("schema_translate_map", {})
     return compiled.preparer._render_schema_translates(sql, translate_map)
+
+
+# -- pools ------------------------------------------------------------------------------------
+
+
+def distrust_pool(pool: Any, pooled: Any, error: BaseException) -> None:
+    """Let a pool check out no connection that it opened before one of them was found dead."""
+    pool._invalidate(pooled, error, _checkin=False)

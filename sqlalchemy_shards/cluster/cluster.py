@@ -1,0 +1,384 @@
+"""The cluster: its shards, its shard map, and the ordinary SQLAlchemy engine for all of it.
+
+Invariants: a `Cluster` is safe to use from any number of threads; it keeps no transaction of its
+own; nothing it caches outlives `dispose`. After a fork the child opens connections of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from sqlalchemy import URL, create_engine
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.catalog.collations import Collations
+from sqlalchemy_shards.catalog.identity import IdentityRegistry
+from sqlalchemy_shards.connections.engines import create_shard_engine, instrument_engine
+from sqlalchemy_shards.connections.fan_out import AdaptiveFanOut
+from sqlalchemy_shards.connections.hub import GreenletFanOut
+from sqlalchemy_shards.connections.shard import Shard
+from sqlalchemy_shards.errors import ConfigurationError, TransactionAborted
+from sqlalchemy_shards.events import Hooks
+from sqlalchemy_shards.routing.router import Territory
+from sqlalchemy_shards.topology.config import parse_config
+from sqlalchemy_shards.topology.keyspace import Keyspace
+from sqlalchemy_shards.topology.partitioners import HashPartitioner
+from sqlalchemy_shards.topology.shard_map import ShardMap
+from sqlalchemy_shards.transactions.acknowledged import Acknowledged
+from sqlalchemy_shards.transactions.commit import Coordinator
+from sqlalchemy_shards.transactions.recovery import Recovery
+
+from .admission import admit_connections
+from .explain import Explanation, explain_statement
+from .options import checked_scatter, key_of_model
+from .plans import PlanCache
+from .schema import create_tables, drop_tables, prepare_shards
+from .timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import psycopg
+    from sqlalchemy import Engine, MetaData
+
+    from sqlalchemy_shards.transactions.commit import CommitResult
+    from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
+
+    from .enlisted import EnlistedShard
+
+    Undeclared = Literal["refuse", "global"]
+    Scatter = Literal["allow", "refuse"]
+    MultiShardWrites = Literal["atomic", "refuse", "non_atomic"]
+    OnUnfinished = Literal["warn", "raise"]
+
+
+class Cluster:
+    """Many PostgreSQL shards behind one SQLAlchemy engine.
+
+    :param shards: name -> an ordinary engine (psycopg 3) for that shard, in the cluster's order.
+    :param name: shown in errors and events, and checked against the shards' own records.
+    :param keyspaces: name -> how the tables of that keyspace spread; by default one keyspace,
+        ``"default"``, hashed into 1024 buckets.
+    :param global_shard: where global tables live; by default the first shard.
+    :param undeclared: what a table is that says nothing: refused, or global.
+    :param scatter: whether a statement without a known shard key may go to several shards.
+    :param multi_shard_writes: whether one transaction may write on several shards.
+    :param on_unfinished: what becomes of a commit that is decided but not finished everywhere: a
+        warning, or an error raised by `ShardedSession` after the transaction has ended.
+    :param timeouts: bounds on waiting.
+    :param decision_retention: how long `outcome` can tell of a commit that was left unfinished.
+    :raises ConfigurationError: with every fault that was found.
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[str, Engine],
+        *,
+        name: str = "shards",
+        keyspaces: Mapping[str, Keyspace] | None = None,
+        global_shard: str | None = None,
+        undeclared: Undeclared = "refuse",
+        scatter: Scatter = "allow",
+        multi_shard_writes: MultiShardWrites = "atomic",
+        on_unfinished: OnUnfinished = "warn",
+        timeouts: Timeouts | None = None,
+        decision_retention: timedelta = timedelta(days=1),
+        workspace: Any = None,
+        gather_limit: Any = None,
+    ) -> None:
+        _refuse_what_is_to_come(multi_shard_writes, workspace, gather_limit)
+        keyspaces = keyspaces or {"default": Keyspace(HashPartitioner())}
+        shard_map = ShardMap.build(keyspaces, tuple(shards))
+        self.name = name
+        self.shards = {name: Shard(name, engine) for name, engine in shards.items()}
+        self.global_shard = _existing(global_shard, self.shards)
+        self.undeclared = _one_of("undeclared", undeclared, ("refuse", "global"))
+        self.scatter = checked_scatter(scatter)
+        self.multi_shard_writes = multi_shard_writes
+        self.on_unfinished = _one_of("on_unfinished", on_unfinished, ("warn", "raise"))
+        self.timeouts = timeouts or Timeouts()
+        self.hooks = Hooks()
+        self.territory = Territory(tuple(self.shards), shard_map, self.global_shard)
+        self.dialect: Any = PGDialect_psycopg()
+        self.plans = PlanCache(self.dialect, undeclared_is_global=undeclared == "global")
+        self.fan_out = AdaptiveFanOut(GreenletFanOut())
+        self.identities = IdentityRegistry(name)
+        self.collations = Collations(
+            lambda: self.connect(self.global_shard),
+            self.dialect.identifier_preparer.format_table,
+        )
+        for shard in self.shards.values():
+            instrument_engine(shard.engine)
+            admit_connections(shard, self.identities)
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._is_disposed = False
+        acknowledged = Acknowledged()
+        self._coordinator = Coordinator(
+            name,
+            identities=self.identities,
+            hooks=self.hooks,
+            fan_out=self.fan_out,
+            connect=self.connect,
+            timeouts=self.timeouts.of_commit(),
+            on_unfinished=on_unfinished,
+            acknowledged=acknowledged,
+        )
+        self._recovery = Recovery(
+            name,
+            shard_names=tuple(self.shards),
+            connect=self.connect,
+            identities=self.identities,
+            hooks=self.hooks,
+            acknowledged=acknowledged,
+            decision_retention=decision_retention,
+        )
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Cluster:
+        """Create a cluster from a TOML file; see `docs/configuration.md`.
+
+        :raises ConfigurationError: the file cannot be read, or with every fault that is in it.
+        """
+        source = Path(path)
+        try:
+            text = source.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ConfigurationError(
+                f"the configuration file {str(source)!r} cannot be read: {reason}",
+                "name an existing file, or write one with `shards init`",
+            ) from None
+        config = parse_config(text, os.environ, source=str(source))
+        engine_arguments = dict(config.engine_arguments)
+        return create_cluster(
+            {name: shard.primary for name, shard in config.shards.items()},
+            name=config.name,
+            keyspaces=config.keyspaces,
+            global_shard=config.global_shard,
+            undeclared=config.undeclared,
+            scatter=config.scatter,
+            multi_shard_writes=config.multi_shard_writes,
+            on_unfinished=config.on_unfinished,
+            decision_retention=config.decision_retention,
+            **engine_arguments,
+        )
+
+    # -- the engine --
+
+    @cached_property
+    def engine(self) -> Engine:
+        """An ordinary SQLAlchemy engine for the whole cluster."""
+        return create_engine(URL.create("postgresql+shards", host=self.name), cluster=self)
+
+    @property
+    def shard_map(self) -> ShardMap:
+        """Which shard holds what."""
+        return self.territory.shard_map
+
+    def shard_for(self, model: Any, key: Any) -> str:
+        """Name of the shard that holds the rows of ``key``.
+
+        :param model: mapped class or table.
+        :param key: shard-key value; a tuple for a key of several parts.
+        :raises RoutingError: it is no key of the model, or has no shard.
+        """
+        found = key_of_model(model, key, self.dialect)
+        return self.shard_map.shard_for(found.keyspace, found.key)
+
+    def bucket_for(self, model: Any, key: Any) -> int:
+        """Number of the bucket of ``key``; see `shard_for`."""
+        found = key_of_model(model, key, self.dialect)
+        return self.shard_map.bucket_for(found.keyspace, found.key)
+
+    def explain(
+        self, statement: Any, parameters: Mapping[str, Any] | None = None, **options: Any
+    ) -> Explanation:
+        """Tell where a statement would run and how its result would be made; runs nothing.
+
+        :param options: execution options, as ``shard=`` or ``scatter=``.
+        """
+        return explain_statement(self, statement, parameters or {}, options)
+
+    # -- set-up --
+
+    def bootstrap(self) -> None:
+        """Create or upgrade the schema ``shards`` on every shard. Does no harm when repeated.
+
+        :raises ConfigurationError: a database is another shard than it should be.
+        """
+        prepare_shards(self)
+
+    def create_all(self, metadata: MetaData) -> None:
+        """Create the tables that are missing, each where it belongs, and the schema ``shards``.
+
+        :raises ConfigurationError: a table is not declared, or in a way that cannot work.
+        """
+        self.bootstrap()
+        create_tables(self, metadata)
+
+    def drop_all(self, metadata: MetaData) -> None:
+        """Drop the tables where they are; the schema ``shards`` stays."""
+        drop_tables(self, metadata)
+
+    def dispose(self) -> None:
+        """Close all pools. The cluster cannot be used afterwards."""
+        self._is_disposed = True
+        for shard in self.shards.values():
+            shard.engine.dispose()
+
+    def check_open(self) -> None:
+        """Refuse to work after `dispose`; after a fork, leave the parent's connections alone."""
+        if self._is_disposed:
+            raise ConfigurationError(
+                f"the cluster {self.name!r} is disposed", "create a new one with create_cluster()"
+            )
+        if os.getpid() != self._pid:
+            with self._lock:
+                if os.getpid() != self._pid:
+                    for shard in self.shards.values():
+                        shard.engine.dispose(close=False)
+                    self._pid = os.getpid()
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "a cluster holds connections and cannot be pickled",
+            "pickle its configuration, and create a cluster in the other process",
+        )
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name!r}: {', '.join(self.shards)}>"
+
+    # -- transactions --
+
+    def commit(self, enlisted: Sequence[EnlistedShard], *, failed_shard: str | None) -> CommitResult:
+        """Commit what a cluster connection enlisted; for `ClusterConnection`.
+
+        :param failed_shard: a statement failed there, so that PostgreSQL would not commit.
+        """
+        if failed_shard is not None and len(enlisted) > 1:
+            raise TransactionAborted(
+                f"a statement failed on shard {failed_shard!r} before the commit, so that the "
+                "whole transaction is rolled back",
+                "call rollback() after a failed statement, and run the transaction again",
+                shard=failed_shard,
+            )
+        return self._coordinator.commit(enlisted)
+
+    def recover(self, older_than: timedelta | None = None) -> RecoveryReport:
+        """Finish what crashes left prepared: everything that can be settled.
+
+        :param older_than: leave alone what was prepared more recently.
+        """
+        return self._recovery.recover(older_than)
+
+    def in_doubt(self) -> list[InDoubtTransaction]:
+        """List the distributed transactions that are prepared on some shard."""
+        return self._recovery.in_doubt()
+
+    def outcome(self, gid: str) -> str:
+        """Settle a distributed transaction: ``"committed"``, ``"aborted"`` or ``"unknown"``."""
+        return str(self._recovery.outcome(gid).value)
+
+    @contextmanager
+    def connect(self, shard: str) -> Iterator[psycopg.Connection[Any]]:
+        """An autocommit connection of its own to a shard, beside the pool, closed at the end."""
+        self.check_open()
+        pool = self.shards[shard].engine.pool.recreate()
+        try:
+            pooled = pool.connect()
+            driver: Any = pooled.driver_connection
+            driver.autocommit = True
+            try:
+                yield driver
+            finally:
+                pooled.invalidate()
+        finally:
+            pool.dispose()
+
+    def invalidate_pool(self, enlisted: EnlistedShard, error: BaseException) -> None:
+        """Distrust the connections that a shard's pool opened before one of them was lost."""
+        pool = self.shards[enlisted.name].engine.pool
+        _compat.distrust_pool(pool, enlisted.pooled, error)
+
+
+def create_cluster(
+    shards: Mapping[str, str | URL],
+    *,
+    name: str = "shards",
+    keyspaces: Mapping[str, Keyspace] | None = None,
+    global_shard: str | None = None,
+    undeclared: Undeclared = "refuse",
+    scatter: Scatter = "allow",
+    multi_shard_writes: MultiShardWrites = "atomic",
+    on_unfinished: OnUnfinished = "warn",
+    timeouts: Timeouts | None = None,
+    decision_retention: timedelta = timedelta(days=1),
+    workspace: Any = None,
+    gather_limit: Any = None,
+    **engine_arguments: Any,
+) -> Cluster:
+    """Create a cluster from URLs, as ``create_engine()`` creates an engine from one.
+
+    :param shards: name -> URL (``postgresql+psycopg://``), in the cluster's order.
+    :param engine_arguments: go to ``create_engine()`` of each shard: ``pool_size=10``.
+
+    The other arguments are those of `Cluster`. No server is reached yet.
+
+    :raises ConfigurationError: with every fault that was found.
+    """
+    return Cluster(
+        {shard: create_shard_engine(shard, url, **engine_arguments) for shard, url in shards.items()},
+        name=name,
+        keyspaces=keyspaces,
+        global_shard=global_shard,
+        undeclared=undeclared,
+        scatter=scatter,
+        multi_shard_writes=multi_shard_writes,
+        on_unfinished=on_unfinished,
+        timeouts=timeouts,
+        decision_retention=decision_retention,
+        workspace=workspace,
+        gather_limit=gather_limit,
+    )
+
+
+def _existing(name: str | None, shards: Mapping[str, Shard]) -> str:
+    if name is None:
+        return next(iter(shards))
+    if name not in shards:
+        raise ConfigurationError(
+            f"global_shard={name!r} is not a shard of the cluster",
+            f"name one of {', '.join(map(repr, shards))}",
+            shard=name,
+        )
+    return name
+
+
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise ConfigurationError(
+            f"{name}={value!r} is not a choice", f"use one of {', '.join(map(repr, choices))}"
+        )
+    return value
+
+
+def _refuse_what_is_to_come(multi_shard_writes: Any, workspace: Any, gather_limit: Any) -> None:
+    if multi_shard_writes == "non_atomic":
+        raise ConfigurationError(
+            'multi_shard_writes="non_atomic" is not available yet',
+            'use "atomic" (which needs max_prepared_transactions above 0) or "refuse"',
+        )
+    _one_of("multi_shard_writes", multi_shard_writes, ("atomic", "refuse"))
+    if workspace is not None or gather_limit is not None:
+        raise ConfigurationError(
+            "workspace= and gather_limit= are not available yet, as no statement is gathered",
+            "leave them away; statements that would need them are refused",
+        )

@@ -1,0 +1,32 @@
+"""SQLAlchemy's compiler, which also counts the tables whose names it writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.selectable import FromClause
+
+
+class ShardsCompiler(PGCompiler_psycopg):
+    """Counts tables in FROM lists and as targets, so that an analysis can be held against it."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self.rendered_tables: Counter[FromClause] = Counter()
+        super().__init__(*arguments, **keywords)
+
+    def visit_table(
+        self, table: Any, asfrom: bool = False, iscrud: bool = False, **keywords: Any
+    ) -> str:
+        """Write a table's name."""
+        if asfrom:
+            self.rendered_tables[table] += 1
+        return super().visit_table(table, asfrom=asfrom, iscrud=iscrud, **keywords)
+
+    def visit_insert(self, insert_stmt: Any, *arguments: Any, **keywords: Any) -> str:
+        """Write an INSERT, whose target is written without `visit_table`."""
+        self.rendered_tables[insert_stmt.table] += 1
+        return super().visit_insert(insert_stmt, *arguments, **keywords)

@@ -1,0 +1,312 @@
+"""The cluster connection: the DBAPI connection that SQLAlchemy sees, and that is the whole cluster.
+
+It holds no server of its own. A shard is *enlisted* when a statement first goes there: a connection
+is taken from the shard's pool, given the attributes that were set here, and brought into every
+savepoint that is open. At commit, rollback and close all of them go back.
+
+Invariants:
+
+- After an error on one shard every statement is refused until ``rollback()``, or until a savepoint
+  from before the error is rolled back to: as on one PostgreSQL.
+- No shard's connection goes back to its pool within a transaction.
+- Used by one thread at a time, as SQLAlchemy uses its connections.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.errors import InFailedSqlTransaction
+
+from sqlalchemy_shards.connections.fan_out import Branch
+from sqlalchemy_shards.errors import ScatterNotAllowed, ShardUnavailable, UnknownShard
+
+from .cursor import ClusterCursor
+from .enlisted import CHARACTERISTICS, EnlistedShard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy_shards.connections.fan_out import Outcome
+    from sqlalchemy_shards.errors import TransactionUnfinished
+    from sqlalchemy_shards.routing.router import Locator, Territory
+
+    from .cluster import Cluster
+    from .dispatch import Dispatch
+
+
+class ClusterConnection:
+    """All shards of a cluster as one DBAPI connection."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.plans = cluster.plans
+        self.dialect = cluster.dialect
+        self.facts = cluster.collations
+        self.scatter = cluster.scatter
+        self.enlisted: dict[str, EnlistedShard] = {}
+        self.locator: Locator | None = None
+        self.unfinished: TransactionUnfinished | None = None
+        """What the last commit left to recovery, where that is to be raised."""
+        self.on_dispatch: Callable[[Dispatch], None] | None = None
+        """Told of each decision before it is performed."""
+        self.closed = False
+        self.lost_shard: str | None = None
+        """The shard whose connection was lost within this transaction."""
+        self.failed_shard: str | None = None
+        """The shard on which a statement failed within this transaction."""
+        self._characteristics: dict[str, Any] = {}
+        self._savepoints: list[str] = []
+
+    @property
+    def territory(self) -> Territory:
+        """The shards and their map, as they are now."""
+        return self.cluster.territory
+
+    # -- shards --
+
+    def shard(self, name: str) -> psycopg.Connection[Any]:
+        """That shard's driver connection in this transaction; what it does is not looked at.
+
+        :raises UnknownShard: the cluster has no such shard.
+        """
+        enlisted = self.enlist(name)
+        enlisted.note_writes(None)
+        return enlisted.driver
+
+    def enlist(self, name: str) -> EnlistedShard:
+        """Let a shard take part in the transaction, if it does not yet.
+
+        :raises UnknownShard: the cluster has no such shard.
+        :raises ShardUnavailable: it cannot be reached.
+        """
+        enlisted = self.enlisted.get(name)
+        if enlisted is not None:
+            return enlisted
+        self._check_open()
+        shard = self.cluster.shards.get(name)
+        if shard is None:
+            raise UnknownShard(
+                f"the cluster has no shard {name!r}",
+                f"name one of {', '.join(map(repr, self.cluster.shards))}",
+                shard=name,
+            )
+        enlisted = EnlistedShard(shard, shard.acquire(), self._characteristics)
+        try:
+            for savepoint in self._savepoints:
+                enlisted.driver.execute(f"SAVEPOINT {savepoint}".encode())
+        except BaseException:
+            enlisted.release()
+            raise
+        self.enlisted[name] = enlisted
+        return enlisted
+
+    def check_usable(self) -> None:
+        """Refuse statements in a transaction that failed, or on a connection that is closed."""
+        self._check_open()
+        if self.failed_shard is not None:
+            raise InFailedSqlTransaction(
+                "current transaction is aborted, commands ignored until end of transaction block "
+                f"(a statement failed on shard {self.failed_shard!r})"
+            )
+
+    def check_write(self, shards: Sequence[str]) -> None:
+        """Refuse a write that would not be atomic, or is not wanted to touch several shards.
+
+        :raises ScatterNotAllowed: it is refused.
+        """
+        if self.autocommit and len(shards) > 1:
+            raise ScatterNotAllowed(
+                f"a write on shards {', '.join(map(repr, shards))} in AUTOCOMMIT mode could be "
+                "half done",
+                "use a transaction",
+            )
+        if self.cluster.multi_shard_writes == "refuse":
+            written = {name for name, each in self.enlisted.items() if each.wrote is not False}
+            if len(written.union(shards)) > 1:
+                raise ScatterNotAllowed(
+                    "the transaction would write on shards "
+                    f"{', '.join(map(repr, sorted(written.union(shards))))}, and writes on several "
+                    "shards are refused",
+                    'split the transaction, or create the cluster with multi_shard_writes="atomic"',
+                )
+
+    def note_error(self, shard: str, error: BaseException, *, is_shared: bool) -> None:
+        """Remember what an error on a shard means for the transaction.
+
+        :param is_shared: the statement went to other shards, too.
+        """
+        if isinstance(error, psycopg.Error) and not hasattr(error, "shard"):
+            error.shard = shard  # type: ignore[attr-defined]
+        enlisted = self.enlisted.get(shard)
+        if enlisted is not None and enlisted.is_lost:
+            self.lost_shard = self.failed_shard = shard
+            self.cluster.invalidate_pool(enlisted, error)
+        elif not self.autocommit and (is_shared or (enlisted is not None and enlisted.is_failed)):
+            self.failed_shard = shard
+        elif isinstance(error, ShardUnavailable) and self.enlisted and not self.autocommit:
+            self.failed_shard = shard
+
+    # -- DBAPI --
+
+    def cursor(self, *arguments: Any, **keywords: Any) -> ClusterCursor:
+        """A cursor; what is given names a server-side cursor, as the driver takes it."""
+        self._check_open()
+        return ClusterCursor(self, arguments, keywords)
+
+    def commit(self) -> None:
+        """Commit on all enlisted shards, atomically (`transactions`).
+
+        :raises TransactionAborted: nothing was committed.
+        :raises TransactionOutcomeUnknown: it is not known what was committed.
+        """
+        self._check_open()
+        if not self.enlisted:
+            self._forget()
+            return
+        self.unfinished = None
+        try:
+            result = self.cluster.commit(
+                list(self.enlisted.values()), failed_shard=self.failed_shard
+            )
+        finally:
+            self._release()
+        if result.unfinished and self.cluster.on_unfinished == "raise":
+            self.unfinished = result.unfinished_error()
+
+    def rollback(self) -> None:
+        """Roll back on all enlisted shards."""
+        try:
+            if len(self.enlisted) > 1:
+                self.on_enlisted(lambda each: each.driver.rollback() if not each.is_lost else None)
+        finally:
+            self._release()
+
+    def close(self) -> None:
+        """Roll back, and give every connection back."""
+        if not self.closed:
+            self.rollback()
+            self.closed = True
+
+    @property
+    def broken(self) -> bool:
+        """Whether SQLAlchemy must see this connection as lost."""
+        return self.lost_shard is not None
+
+    # -- savepoints --
+
+    def savepoint(self, name: str) -> None:
+        """Open a savepoint on all shards, those that are enlisted later included."""
+        self.check_usable()
+        self._on_all("SAVEPOINT", name)
+        self._savepoints.append(name)
+
+    def rollback_to_savepoint(self, name: str) -> None:
+        """Go back to a savepoint on all shards."""
+        self._check_open()
+        self._on_all("ROLLBACK TO SAVEPOINT", name)
+        if self.lost_shard is None:
+            self.failed_shard = None
+        del self._savepoints[self._index(name) + 1 :]
+
+    def release_savepoint(self, name: str) -> None:
+        """Forget a savepoint on all shards, and those within it."""
+        self.check_usable()
+        self._on_all("RELEASE SAVEPOINT", name)
+        del self._savepoints[self._index(name) :]
+
+    def _on_all(self, verb: str, name: str) -> None:
+        statement = f"{verb} {name}".encode()
+        for outcome in self.on_enlisted(lambda each: each.driver.execute(statement)):
+            if outcome.error is not None:
+                self.note_error(outcome.shard, outcome.error, is_shared=True)
+                raise outcome.error
+
+    def _index(self, name: str) -> int:
+        # The innermost of that name, as PostgreSQL takes it.
+        return len(self._savepoints) - 1 - self._savepoints[::-1].index(name)
+
+    # -- characteristics, as psycopg has them --
+
+    def _set(self, name: str, value: Any) -> None:
+        self._check_open()
+        for enlisted in self.enlisted.values():
+            setattr(enlisted.driver, name, value)
+        if value is None or (name == "autocommit" and not value):
+            self._characteristics.pop(name, None)
+        else:
+            self._characteristics[name] = value
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is a transaction of its own."""
+        return bool(self._characteristics.get("autocommit", False))
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self._set("autocommit", value)
+
+    @property
+    def isolation_level(self) -> psycopg.IsolationLevel | None:
+        """Isolation level of every shard's transaction; None: as the shard has it."""
+        return self._characteristics.get("isolation_level")
+
+    @isolation_level.setter
+    def isolation_level(self, value: psycopg.IsolationLevel | None) -> None:
+        self._set("isolation_level", value)
+
+    @property
+    def read_only(self) -> bool | None:
+        """Whether every shard's transaction is read-only; None: as the shard has it."""
+        return self._characteristics.get("read_only")
+
+    @read_only.setter
+    def read_only(self, value: bool | None) -> None:
+        self._set("read_only", value)
+
+    @property
+    def deferrable(self) -> bool | None:
+        """Whether every shard's transaction is deferrable; None: as the shard has it."""
+        return self._characteristics.get("deferrable")
+
+    @deferrable.setter
+    def deferrable(self, value: bool | None) -> None:
+        self._set("deferrable", value)
+
+    # -- the pieces --
+
+    def on_enlisted(self, work: Callable[[EnlistedShard], Any]) -> list[Outcome[Any]]:
+        """Do something on every enlisted shard at once; one outcome for each."""
+        return self.cluster.fan_out.run(
+            [
+                Branch(each.name, lambda each=each: work(each), lambda each=each: each.driver)  # type: ignore[misc]
+                for each in self.enlisted.values()
+            ]
+        )
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise psycopg.InterfaceError("the cluster connection is closed")
+        self.cluster.check_open()
+
+    def _release(self) -> None:
+        enlisted, self.enlisted = self.enlisted, {}
+        self._forget()
+        first_error: BaseException | None = None
+        for each in enlisted.values():
+            try:
+                each.release()
+            except Exception as error:  # noqa: BLE001 (every connection must go back)
+                each.pooled.invalidate()
+                first_error = first_error or error
+        if first_error is not None and not isinstance(first_error, psycopg.Error):
+            raise first_error
+
+    def _forget(self) -> None:
+        self.locator = None
+        self._savepoints.clear()
+        self.failed_shard = self.lost_shard = None
+
+
+__all__ = ["CHARACTERISTICS", "ClusterConnection"]

@@ -1,0 +1,257 @@
+"""The cluster cursor: the path of a statement, in one place.
+
+    statement -> dispatch (route, plan) -> execute on the shards -> merge -> rows
+
+`ClusterCursor.run` is that path. Rows come as the driver gives them, before SQLAlchemy's result
+processing; a single shard's rows are handed through untouched.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy_shards.connections.fan_out import Branch
+from sqlalchemy_shards.errors import MissingShardKey
+from sqlalchemy_shards.execution.merge import merged, visible_columns
+from sqlalchemy_shards.plan import AggregateRow, FirstCopy
+from sqlalchemy_shards.routing.route import Reason, Route
+
+from .dispatch import Dispatch, Given, Work, dispatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy.engine.default import DefaultExecutionContext
+
+    from .connection import ClusterConnection
+
+ROWS_PER_FETCH = 1000
+"""How many rows a server-side cursor fetches at once where nothing else is asked for."""
+
+
+class ClusterCursor:
+    """A DBAPI cursor over all shards.
+
+    :param arguments: what the shards' cursors are made with: a name makes them server-side.
+    """
+
+    arraysize = 1
+
+    def __init__(
+        self,
+        connection: ClusterConnection,
+        arguments: tuple[Any, ...] = (),
+        keywords: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.connection = connection
+        self.description: Any = None
+        self.rowcount = -1
+        self._arguments = arguments
+        self._keywords = keywords or {}
+        self._cursors: list[Any] = []
+        self._single: Any = None
+        self._merged: Iterator[tuple[Any, ...]] | None = None
+        self._dispatch: Dispatch | None = None
+
+    # -- the path of a statement --
+
+    def run(
+        self,
+        context: DefaultExecutionContext,
+        sql: str,
+        parameters: Any,
+        *,
+        is_many: bool = False,
+    ) -> None:
+        """Run a statement where it belongs."""
+        connection = self.connection
+        connection.check_usable()
+        decided = dispatch(Given(context, sql, parameters, is_many), connection)
+        if connection.on_dispatch is not None:
+            connection.on_dispatch(decided)
+        self.perform(decided)
+
+    def perform(self, decided: Dispatch) -> None:
+        """Run what was decided on the shards, and make their answers one."""
+        self.close()
+        self._dispatch = decided
+        if decided.writes is None:
+            self.connection.check_write([work.shard for work in decided.works])
+        if decided.merge is None:
+            self._perform_single(decided, decided.works[0])
+        else:
+            self._perform_scatter(decided)
+
+    def _perform_single(self, decided: Dispatch, work: Work) -> None:
+        connection = self.connection
+        try:
+            enlisted = connection.enlist(work.shard)
+            self._single = cursor = self._cursor_on(enlisted.driver)
+            self._cursors = [cursor]
+            if work.is_many:
+                cursor.executemany(work.sql, work.parameters)
+            else:
+                cursor.execute(work.sql, work.parameters)
+        except BaseException as error:
+            connection.note_error(work.shard, error, is_shared=False)
+            raise
+        self.description = cursor.description
+        self.rowcount = cursor.rowcount
+        if decided.writes is not False:
+            enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
+
+    def _perform_scatter(self, decided: Dispatch) -> None:
+        works = decided.works
+        cursors: dict[str, Any] = {}
+        if decided.is_ordered:
+            self._fan_out(works[:1], cursors)
+            works = works[1:]
+        self._fan_out(works, cursors)
+        self._cursors = [cursors[work.shard] for work in decided.works]
+        first = self._cursors[0]
+        visible = visible_columns(decided.merge)
+        self.description = first.description and first.description[:visible]
+        counts = [cursor.rowcount for cursor in self._cursors]
+        if isinstance(decided.merge, FirstCopy):
+            counts = counts[:1]
+        elif isinstance(decided.merge, AggregateRow):
+            counts = [1]
+        self.rowcount = -1 if min(counts) < 0 else sum(counts)
+
+    def _fan_out(self, works: Sequence[Work], cursors: dict[str, Any]) -> None:
+        connection = self.connection
+        writes = self._dispatch is not None and self._dispatch.writes
+
+        def perform(work: Work) -> None:
+            enlisted = connection.enlist(work.shard)
+            cursor = cursors[work.shard] = self._cursor_on(enlisted.driver)
+            if work.is_many:
+                cursor.executemany(work.sql, work.parameters)
+            else:
+                cursor.execute(work.sql, work.parameters)
+            if writes is not False:
+                enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
+
+        def driver(work: Work) -> Any:
+            enlisted = connection.enlisted.get(work.shard)
+            return enlisted.driver if enlisted is not None else None
+
+        try:
+            outcomes = connection.cluster.fan_out.run(
+                [
+                    Branch(work.shard, lambda w=work: perform(w), lambda w=work: driver(w))  # type: ignore[misc]
+                    for work in works
+                ],
+                deadline_seconds=connection.cluster.timeouts.statement_seconds,
+            )
+        except BaseException as error:
+            # Interrupted: some shards may have run it, so the transaction cannot go on.
+            connection.note_error(works[0].shard, error, is_shared=True)
+            raise
+        self._cursors = list(cursors.values())
+        errors = [outcome for outcome in outcomes if outcome.error is not None]
+        for outcome in errors:
+            connection.note_error(outcome.shard, outcome.error, is_shared=True)  # type: ignore[arg-type]
+        if errors:
+            raise _first_with_others(errors)
+
+    def _cursor_on(self, driver: Any) -> Any:
+        return driver.cursor(*self._arguments, **self._keywords)
+
+    # -- rows --
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        if self._merged is None:
+            decided = self._dispatch
+            if decided is None or decided.merge is None or self.description is None:
+                return iter(())
+            first = self._cursors[0]
+            self._merged = merged(
+                decided.merge,
+                [self._rows_of(cursor) for cursor in self._cursors],
+                [column.type_code for column in first.description],
+                decided.values,
+            )
+        return self._merged
+
+    def _rows_of(self, cursor: Any) -> Iterator[tuple[Any, ...]]:
+        if not self._arguments and not self._keywords:
+            return iter(cursor.fetchall())
+        return _fetched(cursor, max(self.arraysize, ROWS_PER_FETCH))
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        if self._single is not None:
+            return self._single.fetchone()
+        return next(self._rows(), None)
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """The next rows, as many as asked for if there are so many."""
+        if self._single is not None:
+            return self._single.fetchmany(size or self.arraysize)  # type: ignore[no-any-return]
+        return list(islice(self._rows(), size or self.arraysize))
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        if self._single is not None:
+            return self._single.fetchall()  # type: ignore[no-any-return]
+        return list(self._rows())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._single) if self._single is not None else self._rows()
+
+    # -- the rest of DBAPI --
+
+    def execute(self, sql: Any, parameters: Any = None, **_: Any) -> ClusterCursor:
+        """Run raw SQL without SQLAlchemy: on a cluster of one shard only."""
+        self._perform_raw(sql, parameters, is_many=False)
+        return self
+
+    def executemany(self, sql: Any, parameters: Any, **_: Any) -> None:
+        """Run raw SQL with many parameter sets: on a cluster of one shard only."""
+        self._perform_raw(sql, parameters, is_many=True)
+
+    def _perform_raw(self, sql: Any, parameters: Any, *, is_many: bool) -> None:
+        self.connection.check_usable()
+        shards = tuple(self.connection.cluster.shards)
+        if len(shards) > 1:
+            raise MissingShardKey(
+                "SQL given to the cluster connection's own cursor names no shard",
+                'use connection.shard("name"), which is that shard\'s driver connection',
+            )
+        route = Route(shards, Reason.ONLY_SHARD)
+        self.perform(Dispatch([Work(shards[0], sql, parameters, is_many)], route))
+
+    def close(self) -> None:
+        """Close the shards' cursors."""
+        cursors, self._cursors = self._cursors, []
+        self._single = self._merged = None
+        for cursor in cursors:
+            cursor.close()
+
+    def setinputsizes(self, sizes: Any) -> None:
+        """Do nothing, as DBAPI allows."""
+
+    def setoutputsize(self, size: Any, column: Any = None) -> None:
+        """Do nothing, as DBAPI allows."""
+
+
+def _fetched(cursor: Any, size: int) -> Iterator[tuple[Any, ...]]:
+    while rows := cursor.fetchmany(size):
+        yield from rows
+
+
+_WRITING_TAGS = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY")
+
+
+def _is_write(cursor: Any) -> bool:
+    return (cursor.statusmessage or "").startswith(_WRITING_TAGS)
+
+
+def _first_with_others(errors: Sequence[Any]) -> BaseException:
+    """The first shard's error, with those of the other shards beside it."""
+    first: BaseException = errors[0].error
+    if len(errors) > 1:
+        first.shard_errors = {each.shard: each.error for each in errors}  # type: ignore[attr-defined]
+    return first

@@ -1,0 +1,200 @@
+"""The dialect ``postgresql+shards``: SQLAlchemy's own for psycopg, with a cluster below it.
+
+SQLAlchemy compiles and caches statements as ever; ``do_execute`` and its kin hand the execution
+context to the cluster cursor, transaction hooks reach all enlisted shards, and what a start-up asks
+a server is asked one shard.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import QueuePool, event
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from sqlalchemy_shards.errors import ConfigurationError, ShardsError, UnsupportedStatement
+
+from .compiler import ShardsCompiler
+from .connection import ClusterConnection
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine, Pool
+    from sqlalchemy.engine import ExceptionContext
+
+    from .cluster import Cluster
+
+
+class ClusterConnections(QueuePool):
+    """A pool without a limit: a cluster connection that is idle holds nothing."""
+
+    def __init__(self, creator: Any, **keywords: Any) -> None:
+        super().__init__(creator, **{**keywords, "pool_size": 0})
+
+    def recreate(self) -> ClusterConnections:
+        """Return a new pool with the same arguments."""
+        self.logger.info("Pool recreating")
+        return self.__class__(
+            self._creator,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+        )
+
+
+class ShardsDialect(PGDialect_psycopg):
+    """PostgreSQL behind many servers.
+
+    :param cluster: the cluster; None: the URL names its configuration file.
+    """
+
+    driver = "shards"
+    supports_statement_cache = True
+    statement_compiler = ShardsCompiler
+
+    def __init__(self, cluster: Cluster | None = None, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.cluster = cluster
+
+    # -- set-up --
+
+    @classmethod
+    def get_pool_class(cls, url: URL) -> type[Pool]:
+        """Pooling is for the shards' own engines."""
+        return ClusterConnections
+
+    @classmethod
+    def get_async_dialect_cls(cls, url: URL) -> type[Any]:
+        """Refuse: a sync dialect would block the event loop."""
+        raise ConfigurationError(
+            "postgresql+shards has no asyncio dialect yet",
+            "use create_engine() and run the session in a thread, as with asyncio.to_thread()",
+        )
+
+    @classmethod
+    def engine_created(cls, engine: Engine) -> None:
+        """Let errors name their shard."""
+        event.listen(engine, "handle_error", _name_shard)
+
+    def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
+        """Read the cluster's configuration file, if the URL names one."""
+        if self.cluster is None:
+            from .cluster import Cluster  # the cluster makes engines of this dialect
+
+            if not url.database:
+                raise ConfigurationError(
+                    "the URL postgresql+shards:// names no configuration file",
+                    "write postgresql+shards:///path/to/shards.toml (four slashes for an absolute "
+                    "path), or use Cluster(...).engine",
+                )
+            self.cluster = Cluster.from_file(url.database)
+        return [], {}
+
+    def connect(self, *arguments: Any, **keywords: Any) -> Any:
+        """Return a cluster connection; no server is reached yet."""
+        assert self.cluster is not None
+        return ClusterConnection(self.cluster)
+
+    def on_connect(self) -> Any:
+        """Nothing is to be done on a connection that has no server yet."""
+        return None
+
+    def on_connect_url(self, url: URL) -> Any:
+        """As `on_connect`."""
+        return None
+
+    def initialize(self, connection: Connection) -> None:
+        """Learn what the servers can do from the shard that holds global tables."""
+        assert self.cluster is not None
+        with self.cluster.shards[self.cluster.global_shard].engine.connect() as shard_connection:
+            super().initialize(shard_connection)
+
+    # -- statements --
+
+    def do_execute(
+        self, cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
+        """Hand a statement to the cluster cursor."""
+        cursor.run(context, statement, parameters)
+
+    def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
+        """Hand a statement without parameters to the cluster cursor."""
+        cursor.run(context, statement, None)
+
+    def do_executemany(
+        self, cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
+        """Hand a statement with many parameter sets to the cluster cursor."""
+        cursor.run(context, statement, parameters, is_many=True)
+
+    def do_ping(self, dbapi_connection: Any) -> bool:
+        """An idle cluster connection cannot be dead."""
+        return True
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        """Whether SQLAlchemy must throw the connection away: a shard was lost within it."""
+        return connection is not None and bool(connection.broken)
+
+    # -- transactions --
+
+    def do_savepoint(self, connection: Connection, name: str) -> None:
+        """Open a savepoint over all shards."""
+        _cluster_connection(connection).savepoint(self.identifier_preparer.quote(name))
+
+    def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
+        """Go back to a savepoint on all shards."""
+        _cluster_connection(connection).rollback_to_savepoint(self.identifier_preparer.quote(name))
+
+    def do_release_savepoint(self, connection: Connection, name: str) -> None:
+        """Forget a savepoint on all shards."""
+        _cluster_connection(connection).release_savepoint(self.identifier_preparer.quote(name))
+
+    def do_begin_twophase(self, connection: Connection, xid: Any) -> None:
+        """Refuse: every commit of a cluster is two-phase where it has to be."""
+        raise UnsupportedStatement(
+            "begin_twophase() and Session(twophase=True) have no meaning on a cluster",
+            "leave them away: a commit that touched several shards is atomic by itself",
+        )
+
+    def do_recover_twophase(self, connection: Connection) -> Any:
+        """Refuse, as `do_begin_twophase` does."""
+        raise UnsupportedStatement(
+            "recover_twophase() has no meaning on a cluster", "use cluster.recover()"
+        )
+
+    def get_isolation_level(self, dbapi_connection: Any) -> Any:
+        """The level that was set, else the servers' default."""
+        if not isinstance(dbapi_connection, ClusterConnection):
+            return super().get_isolation_level(dbapi_connection)
+        if dbapi_connection.autocommit:
+            return "AUTOCOMMIT"
+        level = dbapi_connection.isolation_level
+        return self.default_isolation_level if level is None else level.name.replace("_", " ")
+
+    def reset_isolation_level(self, dbapi_conn: Any) -> None:
+        """Take the shards' own levels again."""
+        if self._on_connect_isolation_level is not None:
+            super().reset_isolation_level(dbapi_conn)
+        else:
+            dbapi_conn.autocommit = False
+            dbapi_conn.isolation_level = None
+
+
+def _cluster_connection(connection: Connection) -> ClusterConnection:
+    driver_connection = connection.connection.driver_connection
+    assert isinstance(driver_connection, ClusterConnection)
+    return driver_connection
+
+
+def _name_shard(context: ExceptionContext) -> None:
+    """Say in SQLAlchemy's error on which shard a driver's error was raised."""
+    shard = getattr(context.original_exception, "shard", None)
+    error = context.sqlalchemy_exception
+    if shard is not None and error is not None and not isinstance(error, ShardsError):
+        error.add_detail(f"shard: {shard}")
+    others = getattr(context.original_exception, "shard_errors", None)
+    if others and error is not None and not isinstance(error, ShardsError):
+        error.add_detail(
+            "failed on several shards: " + ", ".join(f"{name} ({type(each).__name__})" for name, each in others.items())
+        )

@@ -1,0 +1,443 @@
+"""One execution of a statement -> the work of each shard.
+
+`dispatch` is the decision: it reads the statement's plan, the options, the values and the shard
+map, and returns a `Dispatch`; the cursor performs it. No I/O but for what the catalog must tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from sqlalchemy.schema import CreateTable, DropTable
+
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.errors import (
+    MissingShardKey,
+    RoutingError,
+    ScatterNotAllowed,
+    ShardKeyChanged,
+    UnsupportedStatement,
+)
+from sqlalchemy_shards.models.distribution import Global, distribution_of
+from sqlalchemy_shards.plan import Concatenate, FirstCopy, SumOfCounts
+from sqlalchemy_shards.planning.planner import Refusal
+from sqlalchemy_shards.routing.route import Reason, Route
+from sqlalchemy_shards.routing.router import route_of, shard_of_row
+
+from .options import allows_scatter, named_route
+from .values import ExecutionValues
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine.default import DefaultExecutionContext
+
+    from sqlalchemy_shards.plan import Merge
+    from sqlalchemy_shards.planning.planner import Facts
+    from sqlalchemy_shards.routing.router import Locator, Territory
+    from sqlalchemy_shards.routing.sources import ShardedSource
+
+    from .plans import PlanCache, StatementPlan
+
+
+class Work(NamedTuple):
+    """What one shard is given to run."""
+
+    shard: str
+    sql: str
+    parameters: Any
+    is_many: bool = False
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """What all shards are given to run, and how their answers become one.
+
+    :param merge: None: one shard answers alone.
+    :param values: parameter values by name, for LIMIT and OFFSET.
+    :param writes: whether rows change; None: it cannot be told.
+    :param is_ordered: the first shard runs before the others, so that two writers of the same
+        rows meet there and not crosswise.
+    """
+
+    works: list[Work]
+    route: Route
+    merge: Merge | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    writes: bool | None = None
+    is_ordered: bool = False
+
+
+class Surroundings(Protocol):
+    """What a dispatch depends on besides the statement; the cluster connection has it."""
+
+    plans: PlanCache
+    dialect: Dialect
+    facts: Facts
+    scatter: str
+    locator: Locator | None
+
+    @property
+    def territory(self) -> Territory:
+        """The shards and their map, as they are now."""
+
+    @property
+    def enlisted(self) -> Collection[str]:
+        """The shards that take part in the transaction."""
+
+
+class Given(NamedTuple):
+    """One call of the dialect: SQL text, driver parameters and SQLAlchemy's context."""
+
+    context: DefaultExecutionContext
+    sql: str
+    parameters: Any
+    is_many: bool
+
+
+def dispatch(given: Given, around: Surroundings) -> Dispatch:
+    """Decide what each shard runs.
+
+    :raises RoutingError: it cannot be told where the statement belongs.
+    :raises UnsupportedStatement: several shards could not answer as one.
+    :raises ShardKeyChanged: a shard key would be set.
+    """
+    context = given.context
+    territory = around.territory
+    if len(territory.shards) == 1:
+        return _whole(given, Route(territory.shards, Reason.ONLY_SHARD))
+    options = context.execution_options
+    if context.isddl:
+        return _definition(given, around)
+    compiled: Any = context.compiled
+    if compiled is None or compiled.isplaintext:
+        return _raw(given, around)
+    if _compat.is_pre_executed_default(context):
+        return _default(given, around)
+    plan = around.plans.plan_of(compiled)
+    if plan.simple_key is not None and not options.keys() & _ROUTING_OPTIONS:
+        simple = _by_simple_key(given, plan, territory)
+        if simple is not None:
+            return simple
+    if plan.sources.changed_key:
+        raise _key_changed(given, plan)
+    named = named_route(options, territory, around.dialect)
+    if plan.sources.inserted is not None:
+        return _insert(given, plan, around, named)
+    if plan.sources.writes_reference:
+        return _every_copy(given, plan, around, named)
+    if given.is_many:
+        return _many(given, plan, around, named)
+    route = named or _routed(given, plan, around, context_values(given, plan))
+    return _one_statement(given, plan, around, route)
+
+
+def context_values(given: Given, plan: StatementPlan) -> ExecutionValues:
+    """The values of a single execution."""
+    return ExecutionValues(_compat.raw_parameters(given.context), plan.processors)
+
+
+_ROUTING_OPTIONS = frozenset(("shard", "shard_key"))
+
+
+# -- without looking into the statement --------------------------------------------------------
+
+
+def _whole(given: Given, route: Route, *, writes: bool | None = None) -> Dispatch:
+    merge = None if route.is_single else Concatenate()
+    works = [Work(shard, given.sql, given.parameters, given.is_many) for shard in route.shards]
+    return Dispatch(works, route, merge, writes=writes)
+
+
+def _definition(given: Given, around: Surroundings) -> Dispatch:
+    """DDL concerns every shard; tables of the global shard concern that one."""
+    territory = around.territory
+    named = named_route(given.context.execution_options, territory, around.dialect)
+    statement: Any = getattr(given.context.compiled, "statement", None)
+    if named is None and isinstance(statement, (CreateTable, DropTable)):
+        distribution = distribution_of(statement.element)
+        is_global = distribution is None and around.plans.undeclared_is_global
+        if is_global or isinstance(distribution, Global):
+            return _whole(given, Route((territory.global_shard,), Reason.GLOBAL))
+    return _whole(given, named or Route(territory.shards, Reason.EVERY_SHARD))
+
+
+def _raw(given: Given, around: Surroundings) -> Dispatch:
+    context = given.context
+    route = named_route(context.execution_options, around.territory, around.dialect)
+    if route is None and context.compiled is None and not context.is_text:
+        # A sequence or default that was executed on its own.
+        route = Route((around.territory.global_shard,), Reason.GLOBAL)
+    if route is None:
+        raise MissingShardKey(
+            "raw SQL names no shard",
+            'say where it runs with execution_options(shard="...") ("*" for all shards) or '
+            "shard_key=(Model, key)",
+            statement=given.sql,
+        )
+    return _whole(given, route)
+
+
+def _default(given: Given, around: Surroundings) -> Dispatch:
+    compiled: Any = given.context.compiled
+    sources = around.plans.plan_of(compiled).sources
+    if sources.writes_global:
+        return _whole(given, Route((around.territory.global_shard,), Reason.GLOBAL))
+    raise MissingShardKey(
+        f"a default of table {sources.target!r} would be computed by SQL before the row's shard "
+        "is known",
+        "give the column a client-side default",
+        statement=given.sql,
+    )
+
+
+# -- one parameter set ------------------------------------------------------------------------
+
+
+def _by_simple_key(given: Given, plan: StatementPlan, territory: Territory) -> Dispatch | None:
+    """The quick way: the key is compared with one parameter, and nothing else is asked for."""
+    keyspace, name, key_type = plan.simple_key  # type: ignore[misc]
+    if given.is_many or plan.sources.changed_key:
+        return None
+    value = given.context.compiled_parameters[0].get(name)
+    try:
+        key = (key_type.stored_value(value),)
+        shard = territory.shard_map.shard_for(keyspace, key)
+    except Exception:  # noqa: BLE001 (the long way tells what is wrong, or widens)
+        return None
+    writes = None if plan.sources.kind.is_write else (False if plan.is_plain_read else None)
+    route = Route((shard,), Reason.KEY)
+    return Dispatch([Work(shard, given.sql, given.parameters)], route, writes=writes)
+
+
+def _routed(
+    given: Given, plan: StatementPlan, around: Surroundings, values: ExecutionValues
+) -> Route:
+    """Route one parameter set, and refuse what would go too far."""
+    sources = plan.sources
+    if sources.unreadable is not None:
+        raise UnsupportedStatement(
+            f"it cannot be told where the statement belongs: {sources.unreadable}",
+            'say where it runs with execution_options(shard="...") or shard_key=(Model, key)',
+            statement=given.sql,
+        )
+
+    def locate(source: ShardedSource) -> tuple[Any, ...] | None:
+        if around.locator is None or source.primary_key is None:
+            return None
+        primary_key = tuple(values.parameters.get(each.name) for each in source.primary_key)
+        return around.locator.key_of(source.table, primary_key)
+
+    route = route_of(
+        sources, around.territory, values, enlisted=around.enlisted, locator=locate
+    )
+    if not route.is_single and route.reason is Reason.UNKNOWN_KEY:
+        _check_scatter(given, plan, around)
+    return route
+
+
+def _check_scatter(given: Given, plan: StatementPlan, around: Surroundings) -> None:
+    sources, options = plan.sources, given.context.execution_options
+    names_one_row = any(root.primary_key is not None for root in sources.roots)
+    if sources.kind.is_write:
+        if names_one_row or options.get("scatter") == "allow":
+            return
+        raise ScatterNotAllowed(
+            f"the {sources.kind.name} of table {sources.target!r} does not say which shard key it "
+            "concerns, so that it would write on every shard",
+            'add the shard key to its WHERE clause, or say so with execution_options(shard="*")',
+            statement=given.sql,
+        )
+    if not names_one_row and not allows_scatter(options, around.scatter):
+        raise ScatterNotAllowed(
+            f"the statement does not say which shard key of {sources.tables[0]!r} it concerns, "
+            "and scatter is refused",
+            'add the shard key to its WHERE clause, or allow it with execution_options('
+            'scatter="allow")',
+            statement=given.sql,
+        )
+
+
+def _one_statement(
+    given: Given, plan: StatementPlan, around: Surroundings, route: Route
+) -> Dispatch:
+    sources = plan.sources
+    writes = None if sources.kind.is_write or not plan.is_plain_read else False
+    if route.is_single:
+        return _whole(given, route, writes=writes)
+    compiled: Any = given.context.compiled
+    try:
+        prepared = plan.prepared(compiled, around.facts)
+    except Refusal as refusal:
+        raise unsupported(refusal, given.sql) from None
+    merge = prepared.scatter.merge
+    if prepared.rewritten is None:
+        works = [Work(shard, given.sql, given.parameters) for shard in route.shards]
+        return Dispatch(works, route, merge, writes=writes)
+    values = _compat.raw_parameters(given.context)
+    sql, parameters = prepared.rewritten.render(given.context, values)
+    works = [Work(shard, sql, parameters) for shard in route.shards]
+    return Dispatch(works, route, merge, values, writes)
+
+
+def unsupported(refusal: Refusal, sql: str) -> UnsupportedStatement:
+    """The error for a plan's refusal."""
+    return UnsupportedStatement(
+        f"several shards cannot answer this statement as one PostgreSQL would: {refusal.reason}",
+        refusal.advice
+        or "add the shard key to its WHERE clause, or name one shard with "
+        'execution_options(shard="...")',
+        statement=sql,
+    )
+
+
+def _key_changed(given: Given, plan: StatementPlan) -> ShardKeyChanged:
+    columns = ", ".join(repr(column) for column in plan.sources.changed_key)
+    return ShardKeyChanged(
+        f"shard-key column {columns} of table {plan.sources.target!r} would be set, which would "
+        "leave the row on the shard of its old key",
+        "delete the row and insert it under the new key",
+        statement=given.sql,
+    )
+
+
+# -- many parameter sets ----------------------------------------------------------------------
+
+
+def _many(
+    given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
+) -> Dispatch:
+    """UPDATE or DELETE with many parameter sets: each goes where its values say."""
+    if named is not None and named.is_single:
+        return _whole(given, named)
+    rows: dict[str, list[int]] = {}
+    for index, parameters in enumerate(given.context.compiled_parameters):
+        values = ExecutionValues(parameters, plan.processors)
+        for shard in (named or _routed(given, plan, around, values)).shards:
+            rows.setdefault(shard, []).append(index)
+    route = Route(around.territory.in_order(rows), Reason.KEY)
+    if not route.is_single:
+        try:
+            plan.prepared(given.context.compiled, around.facts)  # type: ignore[arg-type]
+        except Refusal as refusal:
+            raise unsupported(refusal, given.sql) from None
+    works = [
+        Work(shard, given.sql, [given.parameters[index] for index in rows[shard]], is_many=True)
+        for shard in route.shards
+    ]
+    return Dispatch(works, route, None if route.is_single else SumOfCounts())
+
+
+def _insert(
+    given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
+) -> Dispatch:
+    """Rows for a sharded table: each goes to the shard of its key."""
+    sources, context = plan.sources, given.context
+    style = context.execute_style.name
+    first, count = 0, len(context.compiled_parameters)
+    if style == "INSERTMANYVALUES":
+        first, count = _next_batch(given)
+    rows: dict[str, list[int]] = {}
+    for index in range(first, first + count):
+        values = ExecutionValues(context.compiled_parameters[index], plan.processors)
+        shard = shard_of_row(sources.inserted, around.territory.shard_map, values)  # type: ignore[arg-type]
+        rows.setdefault(shard, []).append(index)
+    route = Route(around.territory.in_order(rows), Reason.KEY)
+    _check_insert(given, plan, around, route, named)
+    if route.is_single:
+        return _whole(given, route)
+    if style == "INSERTMANYVALUES":
+        return _split_batch(given, rows, route)
+    works = [
+        Work(shard, given.sql, [given.parameters[index] for index in rows[shard]], is_many=True)
+        for shard in route.shards
+    ]
+    return Dispatch(works, route, SumOfCounts())
+
+
+def _next_batch(given: Given) -> tuple[int, int]:
+    """Which parameter sets this call of an "insertmanyvalues" execution holds."""
+    context: Any = given.context
+    page_size = context.execution_options.get(
+        "insertmanyvalues_page_size", context.dialect.insertmanyvalues_page_size
+    )
+    done = getattr(context, "shards_rows_done", 0)
+    batch = _compat.insertmanyvalues_batch(context, given.parameters, done, page_size)
+    context.shards_rows_done = done + batch.count
+    return batch.first, batch.count
+
+
+def _split_batch(given: Given, rows: Mapping[str, Sequence[int]], route: Route) -> Dispatch:
+    compiled: Any = given.context.compiled
+    if _compat.insertmanyvalues_sorts_by_server_key(compiled):
+        raise UnsupportedStatement(
+            "rows that are returned in the order of keys made by the server cannot be matched to "
+            "their parameters over several shards",
+            "give the primary key a client-side default",
+            statement=given.sql,
+        )
+    works = []
+    for shard in route.shards:
+        sql, parameters = _compat.render_insertmanyvalues(given.context, rows[shard])
+        works.append(Work(shard, sql, parameters))
+    return Dispatch(works, route, SumOfCounts())
+
+
+def _check_insert(
+    given: Given,
+    plan: StatementPlan,
+    around: Surroundings,
+    route: Route,
+    named: Route | None,
+) -> None:
+    """Rows must not land beside their shard, nor be computed from rows of another."""
+    sources = plan.sources
+    if named is not None and not set(route.shards) <= set(named.shards):
+        raise RoutingError(
+            f"a row for table {sources.target!r} belongs to shard {route.shards[0]!r}, and the "
+            f"execution option names {', '.join(map(repr, named.shards))}",
+            "leave the option away: inserted rows go where their shard key says",
+            shard=route.shards[0],
+            statement=given.sql,
+        )
+    if sources.unreadable is not None:
+        raise UnsupportedStatement(
+            f"it cannot be told what the INSERT reads: {sources.unreadable}",
+            "insert plain values",
+            statement=given.sql,
+        )
+    if sources.roots or sources.reads_global:
+        values = ExecutionValues(given.context.compiled_parameters[0], plan.processors)
+        read = route_of(sources, around.territory, values)
+        if given.is_many or read.shards != route.shards:
+            raise UnsupportedStatement(
+                f"the INSERT into {sources.target!r} reads tables of other shards than its row's",
+                "read first, and insert plain values",
+                statement=given.sql,
+            )
+
+
+def _every_copy(
+    given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
+) -> Dispatch:
+    """A reference table is written on all shards, or on none."""
+    shards = around.territory.shards
+    if named is not None and named.shards != shards:
+        raise RoutingError(
+            f"reference table {plan.sources.target!r} would be written on some shards only",
+            'leave the option away, or use shard="*"',
+            statement=given.sql,
+        )
+    try:
+        plan.prepared(given.context.compiled, around.facts)  # type: ignore[arg-type]
+    except Refusal as refusal:
+        raise UnsupportedStatement(
+            f"reference table {plan.sources.target!r} would not become the same on every shard: "
+            f"{refusal.reason}",
+            refusal.advice or "write plain values",
+            statement=given.sql,
+        ) from None
+    works = [Work(shard, given.sql, given.parameters, given.is_many) for shard in shards]
+    return Dispatch(works, Route(shards, Reason.EVERY_COPY), FirstCopy(), is_ordered=True)

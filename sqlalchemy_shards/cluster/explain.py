@@ -1,0 +1,164 @@
+"""What a statement would do, told before it does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import assert_never
+
+from sqlalchemy_shards.plan import (
+    AggregateRow,
+    Concatenate,
+    FirstCopy,
+    OrderedMerge,
+    SumOfCounts,
+    Tier,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy_shards.plan import Merge
+    from sqlalchemy_shards.routing.router import Locator
+
+    from .cluster import Cluster
+    from .dispatch import Dispatch
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStep:
+    """What one shard runs."""
+
+    shard: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where a statement runs and how its result is made; ``str()`` is a readable tree.
+
+    :param tier: how much work stands between the shards' rows and the answer.
+    :param shards: the shards, in the cluster's order.
+    :param reason: why these.
+    :param steps: what each shard runs; parameters are shown by name.
+    :param merge: how the shards' answers become one, None where one shard answers alone.
+    """
+
+    tier: Tier
+    shards: tuple[str, ...]
+    reason: str
+    steps: tuple[ShardStep, ...]
+    merge: Merge | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "tier": self.tier.value,
+            "shards": list(self.shards),
+            "reason": self.reason,
+            "steps": [{"shard": step.shard, "sql": step.sql} for step in self.steps],
+            "merge": None if self.merge is None else spoken_merge(self.merge),
+        }
+
+    def __str__(self) -> str:
+        shards = ", ".join(self.shards)
+        lines = [f"{self.tier.value}: {shards}, because {self.reason}"]
+        by_sql: dict[str, list[str]] = {}
+        for step in self.steps:
+            by_sql.setdefault(" ".join(step.sql.split()), []).append(step.shard)
+        blocks = [(", ".join(names), sql) for sql, names in by_sql.items()]
+        if self.merge is not None:
+            blocks.append(("merge", spoken_merge(self.merge)))
+        for index, (title, text) in enumerate(blocks):
+            branch = "└─" if index == len(blocks) - 1 else "├─"
+            lines.append(f"{branch} {title}: {text}")
+        return "\n".join(lines)
+
+
+class _Stop(Exception):  # noqa: N818 (not an error: the way out of an execution)
+    """Carries the decision out of an execution that goes no further."""
+
+    def __init__(self, decided: Dispatch) -> None:
+        super().__init__()
+        self.decided = decided
+
+
+def explain_statement(
+    cluster: Cluster,
+    statement: Any,
+    parameters: Mapping[str, Any],
+    options: Mapping[str, Any],
+    locator: Locator | None = None,
+) -> Explanation:
+    """Decide on a statement exactly as an execution would, and stop before it is performed."""
+
+    def stop(decided: Dispatch) -> None:
+        raise _Stop(decided)
+
+    with cluster.engine.connect() as connection:
+        cluster_connection: Any = connection.connection.driver_connection
+        cluster_connection.locator = locator
+        cluster_connection.on_dispatch = stop
+        try:
+            connection.execute(statement, dict(parameters), execution_options=options)
+        except _Stop as stopped:
+            return _explanation(stopped.decided)
+        finally:
+            cluster_connection.on_dispatch = None
+    raise AssertionError("the statement was not dispatched")
+
+
+def _explanation(decided: Dispatch) -> Explanation:
+    merge = decided.merge
+    tier = Tier.SCATTER
+    if merge is None:
+        tier = Tier.SINGLE_SHARD
+    elif isinstance(merge, FirstCopy):
+        tier = Tier.EVERY_COPY
+    return Explanation(
+        tier=tier,
+        shards=decided.route.shards,
+        reason=decided.route.reason.value,
+        steps=tuple(ShardStep(work.shard, str(work.sql)) for work in decided.works),
+        merge=merge,
+    )
+
+
+def spoken_merge(merge: Merge) -> str:
+    """A merge in words."""
+    match merge:
+        case Concatenate(window):
+            return "rows one after another" + _spoken_window(window)
+        case OrderedMerge(keys, _, window):
+            names = ", ".join(
+                f"sort key {index}{' descending' if key.descending else ''}"
+                for index, key in enumerate(keys)
+            )
+            return f"k-way merge by {names}" + _spoken_window(window)
+        case AggregateRow(functions):
+            return "one row: " + ", ".join(_SPOKEN[function.value] for function in functions)
+        case SumOfCounts():
+            return "row counts add up"
+        case FirstCopy():
+            return "the first shard's answer stands for all"
+        case _:
+            assert_never(merge)
+
+
+_SPOKEN = {
+    "count": "counts add up",
+    "sum": "sums add up",
+    "min": "the least",
+    "max": "the greatest",
+}
+
+
+def _spoken_window(window: Window) -> str:
+    parts = []
+    if window.offset is not None:
+        parts.append("OFFSET")
+    if window.limit is not None:
+        parts.append("LIMIT")
+    return f", {' and '.join(parts)} applied afterwards" if parts else ""

@@ -1,0 +1,140 @@
+"""What is kept beside each compiled statement: its sources, and its plan for several shards.
+
+Held weakly, by SQLAlchemy's own `Compiled` object, which SQLAlchemy caches already: a statement is
+analysed once and run often. Nothing here depends on values, on options or on the shard map.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.selectable import Select
+
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.planning.planner import Prepared, Refusal, prepare
+from sqlalchemy_shards.routing.analysis import analyse
+from sqlalchemy_shards.routing.conditions import AllOf, AnyOf, Parameter, PartEquals, PartIn
+from sqlalchemy_shards.routing.row_wise import why_not_row_wise
+
+from .values import processors_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+    from sqlalchemy_shards.models.key_types import KeyType
+    from sqlalchemy_shards.planning.planner import Facts
+    from sqlalchemy_shards.routing.conditions import KeyCondition
+    from sqlalchemy_shards.routing.sources import StatementSources
+
+    from .values import Processors
+
+
+class SimpleKey(NamedTuple):
+    """The key of a statement that compares it with one parameter: the quick way."""
+
+    keyspace: str
+    name: str
+    key_type: KeyType
+
+
+class StatementPlan:
+    """What is known of one compiled statement."""
+
+    __slots__ = ("_prepared", "is_plain_read", "processors", "simple_key", "sources")
+
+    def __init__(self, sources: StatementSources, processors: Processors) -> None:
+        self.sources = sources
+        self.processors = processors
+        self.simple_key = _simple_key(sources, processors)
+        self.is_plain_read = False
+        self._prepared: Prepared | Refusal | None = None
+
+    def prepared(self, compiled: SQLCompiler, facts: Facts) -> Prepared:
+        """The plan for several shards, made when it is first needed.
+
+        :raises Refusal: several shards cannot answer.
+        """
+        if self._prepared is None:
+            try:
+                self._prepared = prepare(self.sources, compiled, facts)
+            except Refusal as refusal:
+                self._prepared = refusal
+        if isinstance(self._prepared, Refusal):
+            raise Refusal(self._prepared.reason, self._prepared.advice)
+        return self._prepared
+
+
+class PlanCache:
+    """Compiled statement -> `StatementPlan`. Safe over threads: two may analyse, both the same."""
+
+    def __init__(self, dialect: Dialect, *, undeclared_is_global: bool) -> None:
+        self._dialect = dialect
+        self.undeclared_is_global = undeclared_is_global
+        self._plans: WeakKeyDictionary[SQLCompiler, StatementPlan] = WeakKeyDictionary()
+
+    def plan_of(self, compiled: SQLCompiler) -> StatementPlan:
+        """The plan of a compiled statement, analysed when it is first seen."""
+        plan = self._plans.get(compiled)
+        if plan is None:
+            plan = self._plans[compiled] = self._analysed(compiled)
+        return plan
+
+    def _analysed(self, compiled: Any) -> StatementPlan:
+        sources = analyse(
+            compiled,
+            self._dialect,
+            undeclared_is_global=self.undeclared_is_global,
+            rendered=compiled.rendered_tables,
+        )
+        plan = StatementPlan(sources, processors_of(compiled, list(_parameters(sources))))
+        plan.is_plain_read = _is_plain_read(_compat.core_statement(compiled))
+        return plan
+
+
+def _is_plain_read(statement: Any) -> bool:
+    """Whether a statement certainly writes nothing: no function of unknown effect, no lock."""
+    if isinstance(statement, UpdateBase) or not isinstance(statement, Select):
+        return False
+    shape = _compat.select_shape(statement)
+    if shape.for_update or shape.independent_ctes or shape.embellished:
+        return False
+    columns = tuple(statement.selected_columns)
+    where = (statement.whereclause,) if statement.whereclause is not None else ()
+    froms = tuple(
+        element.onclause for element in statement.get_final_froms() if hasattr(element, "onclause")
+    )
+    return why_not_row_wise((*columns, *where, *froms), aggregates_too=True) is None
+
+
+def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey | None:
+    if len(sources.roots) != 1 or sources.reads_global or sources.kind.value == "insert":
+        return None
+    if sources.unreadable is not None:
+        return None
+    (root,) = sources.roots
+    condition = root.condition
+    if not isinstance(condition, PartEquals) or root.width != 1:
+        return None
+    if condition.parameter.name in processors:
+        return None
+    return SimpleKey(root.keyspace, condition.parameter.name, condition.parameter.key_type)
+
+
+def _parameters(sources: StatementSources) -> Iterator[Parameter | None]:
+    for root in sources.roots:
+        yield from _parameters_of(root.condition)
+    if sources.inserted is not None:
+        yield from sources.inserted.parameters
+
+
+def _parameters_of(condition: KeyCondition) -> Iterator[Parameter]:
+    if isinstance(condition, (PartEquals, PartIn)):
+        yield condition.parameter
+    elif isinstance(condition, (AllOf, AnyOf)):
+        for each in condition.conditions:
+            yield from _parameters_of(each)

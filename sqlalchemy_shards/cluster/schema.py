@@ -1,0 +1,86 @@
+"""Creating and dropping tables on the shards that they belong to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy_shards.catalog.schema import bootstrap_cluster
+from sqlalchemy_shards.connections.fan_out import Branch
+from sqlalchemy_shards.errors import ConfigurationError
+from sqlalchemy_shards.models.checks import check_table, undeclared_error
+from sqlalchemy_shards.models.distribution import Global, Sharded, distribution_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Engine, MetaData, Table
+
+    from .cluster import Cluster
+
+
+def prepare_shards(cluster: Cluster) -> None:
+    """Create or upgrade the schema ``shards`` everywhere."""
+    bootstrap_cluster(
+        cluster.connect,
+        shard_names=tuple(cluster.shards),
+        cluster_name=cluster.name,
+        identities=cluster.identities,
+    )
+
+
+def create_tables(cluster: Cluster, metadata: MetaData) -> None:
+    """Create what is missing: global tables on their shard, all others on every shard."""
+    tables = _checked_tables(cluster, metadata)
+    _on_each_shard(
+        cluster,
+        lambda shard, engine: metadata.create_all(engine, tables=_tables_of(cluster, shard, tables)),
+    )
+
+
+def drop_tables(cluster: Cluster, metadata: MetaData) -> None:
+    """Drop the tables where they are."""
+    tables = list(metadata.tables.values())
+    _on_each_shard(
+        cluster,
+        lambda shard, engine: metadata.drop_all(engine, tables=_tables_of(cluster, shard, tables)),
+    )
+
+
+def _checked_tables(cluster: Cluster, metadata: MetaData) -> list[Table]:
+    tables = list(metadata.tables.values())
+    for table in tables:
+        distribution = distribution_of(table)
+        if distribution is None:
+            if cluster.undeclared == "refuse":
+                raise undeclared_error(table)
+            continue
+        if len(cluster.shards) > 1:
+            check_table(table, cluster.dialect)
+        if isinstance(distribution, Sharded):
+            cluster.shard_map.shards_of(distribution.keyspace)  # raises where there is no such
+    return tables
+
+
+def _tables_of(cluster: Cluster, shard: str, tables: list[Table]) -> list[Table]:
+    if shard == cluster.global_shard:
+        return tables
+    return [table for table in tables if not isinstance(distribution_of(table) or Global(), Global)]
+
+
+def _on_each_shard(cluster: Cluster, work: Callable[[str, Engine], None]) -> None:
+    cluster.check_open()
+    outcomes = cluster.fan_out.run(
+        [
+            Branch(name, lambda name=name, shard=shard: work(name, shard.engine))  # type: ignore[misc]
+            for name, shard in cluster.shards.items()
+        ]
+    )
+    errors = {outcome.shard: outcome.error for outcome in outcomes if outcome.error is not None}
+    if len(errors) == 1:
+        raise next(iter(errors.values()))
+    if errors:
+        raise ConfigurationError(
+            f"tables could not be created or dropped on shards {', '.join(map(repr, errors))}",
+            "see .shard_errors, mend the cause, and repeat: what is done is left as it is",
+            shard_errors=errors,
+        )

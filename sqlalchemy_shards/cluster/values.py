@@ -1,0 +1,69 @@
+"""The values of one execution, as routing reads them: what the driver will be given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy_shards.models.key_types import NotOfFamily
+from sqlalchemy_shards.routing.conditions import UnusableValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+    from sqlalchemy_shards.routing.conditions import Parameter
+
+    Processors = Mapping[str, Callable[[Any], Any]]
+
+
+class ExecutionValues:
+    """Reads parameters of one parameter set.
+
+    :param parameters: bind name -> value before bind processing.
+    :param processors: bind name -> what the column's type does to a value before it is sent.
+    """
+
+    __slots__ = ("parameters", "processors")
+
+    def __init__(self, parameters: Mapping[str, Any], processors: Processors) -> None:
+        self.parameters = parameters
+        self.processors = processors
+
+    def one(self, parameter: Parameter) -> Any:
+        """The value as the column stores it, None for NULL. Raises `UnusableValue`."""
+        return self._stored(parameter, self.parameters.get(parameter.name))
+
+    def many(self, parameter: Parameter) -> Sequence[Any]:
+        """The values of an expanding parameter, without NULLs. Raises `UnusableValue`."""
+        values = self.parameters.get(parameter.name)
+        if not isinstance(values, (list, tuple, set, frozenset)):
+            raise UnusableValue(type(values).__name__)
+        stored = (self._stored(parameter, value) for value in values)
+        return [value for value in stored if value is not None]
+
+    def _stored(self, parameter: Parameter, value: Any) -> Any:
+        processor = self.processors.get(parameter.name)
+        if processor is not None:
+            value = processor(value)
+        if value is None:
+            return None
+        try:
+            return parameter.key_type.stored_value(value)
+        except NotOfFamily:
+            raise UnusableValue(type(value).__name__) from None
+
+
+def processors_of(
+    compiled: SQLCompiler, parameters: Sequence[Parameter | None]
+) -> dict[str, Callable[[Any], Any]]:
+    """The bind processors of the parameters that routing reads, where there are any."""
+    found = {}
+    for parameter in parameters:
+        bind = compiled.binds.get(parameter.name) if parameter is not None else None
+        if parameter is None or bind is None:
+            continue
+        processor = bind.type.dialect_impl(compiled.dialect).bind_processor(compiled.dialect)
+        if processor is not None:
+            found[parameter.name] = processor
+    return found

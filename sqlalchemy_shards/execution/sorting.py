@@ -1,0 +1,96 @@
+"""Sort keys that order Python values exactly as PostgreSQL orders theirs.
+
+Decided by the PostgreSQL types of the columns that the shards return, never by the model: a type
+is listed here only where the driver's values compare as the server's do.
+"""
+
+from __future__ import annotations
+
+from functools import total_ordering
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy_shards.errors import UnsupportedStatement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy_shards.plan import SortKey
+
+INTEGERS: Final = {20: "bigint", 21: "smallint", 23: "integer", 26: "oid"}
+EXACTLY_ORDERED: Final = {
+    **INTEGERS,
+    16: "boolean",
+    1082: "date",
+    1114: "timestamp",
+    2950: "uuid",
+}
+TEXTS: Final = {19: "name", 25: "text", 1043: "character varying"}
+
+
+def row_key(
+    keys: Sequence[SortKey], type_oids: Sequence[int]
+) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """A function from a shard's row to a value that sorts as ORDER BY does.
+
+    :param type_oids: PostgreSQL types of the columns of the shards' rows.
+    :raises UnsupportedStatement: a key's values do not order in Python as in PostgreSQL.
+    """
+    for key in keys:
+        _check_type(key, type_oids[key.column])
+    parts = [_part(key) for key in keys]
+    if len(parts) == 1:
+        (only,) = parts
+        return lambda row: (only(row),)
+    return lambda row: tuple(part(row) for part in parts)
+
+
+def _check_type(key: SortKey, type_oid: int) -> None:
+    if type_oid in EXACTLY_ORDERED or (type_oid in TEXTS and key.is_byte_order):
+        return
+    if type_oid in TEXTS:
+        raise UnsupportedStatement(
+            "ORDER BY of text over several shards needs a collation that orders by code point, "
+            "and this one's order is known to PostgreSQL alone",
+            'order by collate(column, "C"), or give the shard key so that one shard answers',
+        )
+    raise UnsupportedStatement(
+        f"ORDER BY of the PostgreSQL type with OID {type_oid} over several shards is not "
+        "supported yet",
+        "order by an integer, date, timestamp, UUID or C-collated text, or sort in the application",
+    )
+
+
+def _part(key: SortKey) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    column = key.column
+    null = (0,) if key.nulls_first else (2,)
+    if key.descending:
+
+        def descending(row: Sequence[Any]) -> tuple[Any, ...]:
+            value = row[column]
+            return null if value is None else (1, Descending(value))
+
+        return descending
+
+    def ascending(row: Sequence[Any]) -> tuple[Any, ...]:
+        value = row[column]
+        return null if value is None else (1, value)
+
+    return ascending
+
+
+@total_ordering
+class Descending:
+    """A value that sorts the other way round."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Descending) and bool(self.value == other.value)
+
+    def __lt__(self, other: Descending) -> bool:
+        return bool(other.value < self.value)
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,105 @@
+"""The one noun that planning and execution share: what runs where, and how it becomes one result.
+
+Frozen data: no callables, no connections, no values of parameters.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeAlias
+
+
+class Tier(enum.Enum):
+    """How much work stands between the shards' rows and the answer."""
+
+    SINGLE_SHARD = "single shard"
+    SCATTER = "scatter and merge"
+    EVERY_COPY = "every copy"
+
+
+class Aggregate(enum.Enum):
+    """Aggregates whose partial results can be put together exactly."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """One key of ORDER BY, as a column that the shards return.
+
+    :param column: index of the column in the shards' rows.
+    :param nulls_first: where NULLs go, PostgreSQL's default already resolved.
+    :param is_byte_order: if it is text: its collation orders by code point.
+    """
+
+    column: int
+    descending: bool
+    nulls_first: bool
+    is_byte_order: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """LIMIT and OFFSET of the whole result, by the names of their parameters."""
+
+    limit: str | None = None
+    offset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Concatenate:
+    """The shards' rows one after another, in no order."""
+
+    window: Window = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedMerge:
+    """The shards' rows, each shard's in order, merged into one order.
+
+    :param visible: how many columns the statement asked for; those behind them are sort keys.
+    """
+
+    keys: tuple[SortKey, ...]
+    visible: int
+    window: Window = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateRow:
+    """One row per shard, put together column by column."""
+
+    functions: tuple[Aggregate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SumOfCounts:
+    """No rows: the numbers of rows that were changed add up; returned rows are concatenated."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstCopy:
+    """The same on every shard: one shard's rows and row count are the answer."""
+
+
+Merge: TypeAlias = "Concatenate | OrderedMerge | AggregateRow | SumOfCounts | FirstCopy"
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """How a statement is answered by several shards.
+
+    :param merge: how their results become one.
+    :param is_rewritten: the shards run another statement than the one given: with the limit pushed
+        down and sort keys added.
+    """
+
+    merge: Merge
+    is_rewritten: bool = False

@@ -1,0 +1,290 @@
+"""How a statement that goes to several shards is answered; or why it cannot be.
+
+One pass per question, in `PASSES`. A pass raises `Refusal`, or adds to the draft. What no pass
+objects to adds up: each shard answers for its own rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import BindParameter, Label
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import distinct_op
+from sqlalchemy.sql.selectable import Select
+
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.plan import (
+    Aggregate,
+    AggregateRow,
+    Concatenate,
+    FirstCopy,
+    OrderedMerge,
+    Scatter,
+    SortKey,
+    SumOfCounts,
+    Window,
+)
+from sqlalchemy_shards.routing.row_wise import why_not_row_wise
+
+from .ordering import Ordering, orderings
+from .rewriting import Rewritten, rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.sql.elements import ColumnElement
+
+    from sqlalchemy_shards.plan import Merge
+    from sqlalchemy_shards.routing.sources import StatementSources
+
+
+class Refusal(Exception):
+    """The reason why several shards cannot answer, with what to do instead."""
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.advice = advice
+
+
+class Facts(Protocol):
+    """What only the shards' catalogs know."""
+
+    def orders_by_code_point(self, expression: ColumnElement[Any]) -> bool:
+        """Whether a text expression's collation orders as Python orders strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan for several shards, kept beside the compiled statement.
+
+    :param scatter: the plan, as data.
+    :param rewritten: the statement for the shards, where it is another.
+    """
+
+    scatter: Scatter
+    rewritten: Rewritten | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What the passes have found."""
+
+    sources: StatementSources
+    compiled: SQLCompiler
+    statement: Any
+    facts: Facts
+    shape: _compat.SelectShape | None = None
+    aggregates: tuple[Aggregate, ...] | None = None
+    orderings: tuple[Ordering, ...] = ()
+    window: Window = field(default_factory=Window)
+
+
+def prepare(sources: StatementSources, compiled: SQLCompiler, facts: Facts) -> Prepared:
+    """Plan a statement for several shards.
+
+    :raises Refusal: they could not answer exactly as one database would.
+    """
+    statement: Any = _compat.core_statement(compiled)
+    draft = _Draft(sources, compiled, statement, facts)
+    for check in PASSES:
+        check(draft)
+    if isinstance(statement, UpdateBase):
+        return Prepared(Scatter(FirstCopy() if sources.writes_reference else SumOfCounts()))
+    if draft.aggregates is not None:
+        return Prepared(Scatter(AggregateRow(draft.aggregates)))
+    return _merge_rows(draft)
+
+
+# -- the passes -------------------------------------------------------------------------------
+
+
+def _readable(draft: _Draft) -> None:
+    """It is known which tables the statement names."""
+    if draft.sources.unreadable is not None:
+        raise Refusal(
+            draft.sources.unreadable,
+            'say where it runs with execution_options(shard="...") or shard_key=(Model, key)',
+        )
+
+
+def _additive(draft: _Draft) -> None:
+    """The rows of an answer come from one shard each, or every copy is changed alike."""
+    sources = draft.sources
+    if sources.writes_reference:
+        if sources.tables or sources.reads_global:
+            raise Refusal("it would fill a reference table from rows that not every shard has")
+        return
+    if sources.obstacle is not None:
+        raise Refusal(sources.obstacle)
+
+
+def _deterministic_write(draft: _Draft) -> None:
+    """What is written does not depend on the shard that writes it."""
+    statement = draft.statement
+    if not isinstance(statement, UpdateBase):
+        return
+    expressions: list[Any] = list((_compat.dml_values(draft.compiled) or {}).values())
+    where = getattr(statement, "whereclause", None)
+    expressions += [where] if where is not None else []
+    expressions += _compat.returning(statement)
+    reason = why_not_row_wise(each for each in expressions if hasattr(each, "get_children"))
+    if reason is not None:
+        raise Refusal(reason, "compute the value in the application and pass it as a parameter")
+
+
+def _plain_select(draft: _Draft) -> None:
+    """No clause looks at rows of several shards at once."""
+    if isinstance(draft.statement, UpdateBase):
+        return
+    if not isinstance(draft.statement, Select):
+        raise Refusal("set operations over several shards are not supported yet")
+    draft.shape = shape = _compat.select_shape(draft.statement)
+    if shape.group_by or shape.having:
+        raise Refusal("GROUP BY and HAVING over several shards are not supported yet")
+    if shape.distinct:
+        raise Refusal("DISTINCT over several shards is not supported yet")
+    if shape.fetch is not None:
+        raise Refusal("FETCH over several shards is not supported yet", "use limit()")
+    if shape.embellished:
+        raise Refusal("prefixes, suffixes and hints are raw SQL text")
+    if shape.for_update and (shape.limit is not None or shape.offset is not None):
+        raise Refusal("FOR UPDATE with LIMIT would lock rows that the answer does not hold")
+
+
+def _aggregates(draft: _Draft) -> None:
+    """Either every column is an aggregate that can be put together, or none is."""
+    if draft.shape is None:
+        return
+    columns = tuple(draft.statement.selected_columns)
+    found = [_aggregate(column) for column in columns]
+    if not columns or None in found:
+        return
+    shape = draft.shape
+    if shape.order_by or shape.limit is not None or shape.offset is not None:
+        raise Refusal("aggregates with ORDER BY, LIMIT or OFFSET are not supported yet")
+    draft.aggregates = tuple(each for each in found if each is not None)
+
+
+def _row_wise(draft: _Draft) -> None:
+    """Every expression gives on a shard what it would give on one database."""
+    if draft.shape is None:
+        return
+    statement, shape = draft.statement, draft.shape
+    expressions: list[Any] = []
+    for column in statement.selected_columns:
+        if draft.aggregates is None:
+            expressions.append(column)
+        else:
+            expressions.extend(_arguments(column))
+    expressions += [statement.whereclause] if statement.whereclause is not None else []
+    for element in statement.get_final_froms():
+        expressions += _on_clauses(element)
+    expressions += shape.order_by if draft.aggregates is None else ()
+    reason = why_not_row_wise(each for each in expressions if not _is_label_reference(each))
+    if reason is not None:
+        raise Refusal(reason)
+
+
+def _order(draft: _Draft) -> None:
+    """The order is one that Python can merge exactly."""
+    if draft.shape is None or draft.aggregates is not None:
+        return
+    found = orderings(draft.statement, draft.shape.order_by)
+    if found is None:
+        raise Refusal("ORDER BY names something that is not a column or expression")
+    draft.orderings = found
+
+
+def _limit(draft: _Draft) -> None:
+    """LIMIT and OFFSET are parameters, so that each shard can be asked for enough rows."""
+    if draft.shape is None:
+        return
+    names = []
+    for clause in (draft.shape.limit, draft.shape.offset):
+        if clause is None:
+            names.append(None)
+        elif isinstance(clause, BindParameter) and clause in draft.compiled.bind_names:
+            names.append(draft.compiled.bind_names[clause])
+        else:
+            raise Refusal("LIMIT and OFFSET must be numbers, not SQL expressions")
+    draft.window = Window(*names)
+
+
+PASSES: Final[tuple[Callable[[_Draft], None], ...]] = (
+    _readable,
+    _additive,
+    _deterministic_write,
+    _plain_select,
+    _aggregates,
+    _row_wise,
+    _order,
+    _limit,
+)
+
+
+# -- the pieces -------------------------------------------------------------------------------
+
+
+def _merge_rows(draft: _Draft) -> Prepared:
+    merge: Merge
+    if not draft.orderings:
+        merge = Concatenate(draft.window)
+        if draft.window == Window():
+            return Prepared(Scatter(merge))
+    else:
+        visible = len(draft.statement.selected_columns)
+        merge = OrderedMerge(
+            keys=tuple(
+                SortKey(
+                    column=visible + index,
+                    descending=ordering.descending,
+                    nulls_first=ordering.nulls_first,
+                    is_byte_order=draft.facts.orders_by_code_point(ordering.expression),
+                )
+                for index, ordering in enumerate(draft.orderings)
+            ),
+            visible=visible,
+            window=draft.window,
+        )
+    rewritten = rewrite(
+        draft.statement,
+        draft.compiled,
+        [ordering.expression for ordering in draft.orderings],
+        draft.window,
+    )
+    return Prepared(Scatter(merge, is_rewritten=True), rewritten)
+
+
+def _aggregate(column: Any) -> Aggregate | None:
+    """The aggregate that a column is, if its partial results can be put together."""
+    function = column.element if isinstance(column, Label) else column
+    if not isinstance(function, FunctionElement) or getattr(function, "packagenames", ()):
+        return None
+    if any(getattr(clause, "operator", None) is distinct_op for clause in function.clauses):
+        return None
+    name = str(getattr(function, "name", "")).lower()
+    return next((each for each in Aggregate if each.value == name), None)
+
+
+def _arguments(column: Any) -> list[Any]:
+    function = column.element if isinstance(column, Label) else column
+    return [
+        clause
+        for clause in function.clauses
+        if not (getattr(clause, "is_literal", False) and clause.name == "*")
+    ]
+
+
+def _on_clauses(element: Any) -> list[Any]:
+    if hasattr(element, "onclause"):
+        return [element.onclause, *_on_clauses(element.left), *_on_clauses(element.right)]
+    return []
+
+
+def _is_label_reference(expression: Any) -> bool:
+    return "label_reference" in expression.__visit_name__

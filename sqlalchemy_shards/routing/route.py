@@ -1,0 +1,39 @@
+"""The shards a statement goes to, and why."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Reason(enum.Enum):
+    """Why a statement goes where it goes; the value completes "because ..."."""
+
+    ONLY_SHARD = "the cluster has one shard"
+    OPTION = "the execution option names it"
+    KEY = "the shard key says so"
+    LOCATOR = "the session knows where the object lives"
+    REFERENCE = "a reference table is the same on every shard"
+    GLOBAL = "a global table lives there"
+    NO_TABLE = "it reads no table"
+    NO_MATCH = "no shard can hold a matching row"
+    UNKNOWN_KEY = "the shard key is not known"
+    EVERY_COPY = "every copy of a reference table is written"
+    EVERY_SHARD = "it concerns every shard"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one execution of a statement goes.
+
+    :param shards: names, in the cluster's order, never empty.
+    :param reason: why.
+    """
+
+    shards: tuple[str, ...]
+    reason: Reason
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one shard answers alone."""
+        return len(self.shards) == 1

@@ -1,0 +1,135 @@
+"""Which expressions give, on each shard, what they would give on one database.
+
+An expression is *row-wise* when its value follows from the row (and parameters) alone. What is not
+known to be so is not: an unknown function may be an aggregate, or tell the time, and would then be
+evaluated once on every shard.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.sql.elements import (
+    AsBoolean,
+    BinaryExpression,
+    BindParameter,
+    BooleanClauseList,
+    Case,
+    Cast,
+    ClauseList,
+    CollationClause,
+    ColumnClause,
+    Extract,
+    False_,
+    Grouping,
+    Label,
+    Null,
+    Slice,
+    True_,
+    Tuple,
+    TypeClause,
+    TypeCoerce,
+    UnaryExpression,
+)
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import Exists, ScalarSelect, SelectBase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROW_WISE_FUNCTIONS: Final = frozenset(
+    """
+    abs acos array_append array_cat array_length array_position array_prepend array_remove
+    array_replace array_to_string ascii asin atan atan2 bit_length btrim cardinality ceil ceiling
+    char_length character_length chr coalesce concat concat_ws cos date_part decode degrees div
+    encode exp floor greatest initcap jsonb_array_length jsonb_extract_path
+    jsonb_extract_path_text json_extract_path json_extract_path_text least left length ln log lower
+    lpad ltrim make_date make_interval make_time make_timestamp md5 mod nullif octet_length
+    overlay position power radians regexp_match regexp_replace repeat replace reverse right round
+    rpad rtrim sha256 sign sin split_part sqrt starts_with string_to_array strpos substr substring
+    tan to_hex translate trim trunc upper width_bucket
+    """.split()
+)
+"""Functions of PostgreSQL that are immutable, or stable under settings that shards share."""
+
+AGGREGATES: Final = frozenset(
+    """
+    array_agg avg bit_and bit_or bool_and bool_or count every json_agg json_object_agg jsonb_agg
+    jsonb_object_agg max min string_agg sum
+    """.split()
+)
+
+_TRANSPARENT: Final = (
+    AsBoolean,
+    BinaryExpression,
+    BindParameter,
+    BooleanClauseList,
+    Case,
+    Cast,
+    ClauseList,
+    CollationClause,
+    ColumnClause,
+    Extract,
+    False_,
+    Grouping,
+    Label,
+    Null,
+    Slice,
+    True_,
+    Tuple,
+    TypeClause,
+    TypeCoerce,
+    UnaryExpression,
+)
+
+
+def why_not_row_wise(expressions: Iterable[Any], *, aggregates_too: bool = False) -> str | None:
+    """The reason why one of the expressions is not row-wise, or None.
+
+    :param aggregates_too: let aggregates pass, too.
+
+    Subqueries count as row-wise here: whether their rows are at hand is told by the sources. What
+    they compute must be the same everywhere, though; aggregates are allowed in them.
+    """
+    pending: list[tuple[Any, bool]] = [
+        (expression, aggregates_too) for expression in expressions
+    ]
+    while pending:
+        node, is_inside_subquery = pending.pop()
+        if isinstance(node, (Exists, ScalarSelect)):
+            pending.append((node.element, True))
+        elif isinstance(node, SelectBase):
+            pending.extend((child, True) for child in node.get_children())
+        elif isinstance(node, FunctionElement):
+            reason = _why_not_function(node, is_inside_subquery)
+            if reason is not None:
+                return reason
+            pending.extend((child, is_inside_subquery) for child in node.get_children())
+        elif isinstance(node, _TRANSPARENT):
+            pending.extend((child, is_inside_subquery) for child in node.get_children())
+        elif not is_inside_subquery or not getattr(node, "is_selectable", False):
+            return f"{_spoken(node)} is not known to be the same on every shard"
+    return None
+
+
+def _why_not_function(function: FunctionElement[Any], is_inside_subquery: bool) -> str | None:
+    name = str(getattr(function, "name", type(function).__name__)).lower()
+    if getattr(function, "packagenames", ()):
+        name = ".".join((*function.packagenames, name))
+    if name in ROW_WISE_FUNCTIONS or (is_inside_subquery and name in AGGREGATES):
+        return None
+    if name in AGGREGATES:
+        return f"the aggregate {name}() needs the rows of all shards"
+    return f"the function {name}() is not known to be the same on every shard"
+
+
+def _spoken(node: Any) -> str:
+    names = {
+        "over": "a window function",
+        "within_group": "an ordered-set aggregate",
+        "funcfilter": "an aggregate with FILTER",
+        "aggregate_order_by": "an aggregate with ORDER BY",
+        "textclause": "raw SQL text",
+        "next_value_func": "a sequence",
+    }
+    return names.get(node.__visit_name__, f"a {type(node).__name__}")

@@ -1,0 +1,119 @@
+"""The FROM lists of a statement: which occurrences of tables it reads, and what names them.
+
+A `Scope` is one SELECT (or UPDATE, DELETE) with its FROM elements; a subquery's scope has the
+enclosing one as its parent, for correlated columns. A `Place` is what a column resolves to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy.sql.elements import ColumnClause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Table
+    from sqlalchemy.sql.selectable import FromClause
+
+    from sqlalchemy_shards.models.distribution import Sharded
+    from sqlalchemy_shards.models.key_types import KeyFamily
+
+    from .conditions import KeyCondition
+
+
+class Place(NamedTuple):
+    """A column of a source.
+
+    :param source: index of the source.
+    :param column: key of the column in its table.
+    :param part: which part of the shard key it is, if any.
+    :param is_direct: the source stands in this FROM list, or in a subquery there whose rows are
+        plainly rows of the source, so that a condition on the column restricts the source.
+    """
+
+    source: int
+    column: str
+    part: int | None
+    is_direct: bool
+
+
+@dataclass(slots=True, eq=False)
+class Occurrence:
+    """One occurrence of a sharded table while a statement is analysed."""
+
+    name: str
+    table: Table
+    sharded: Sharded
+    families: tuple[KeyFamily, ...]
+    is_eligible_root: bool
+    """It stands in the outermost FROM list, and no outer join fills it with NULLs."""
+    conditions: list[KeyCondition] = field(default_factory=list)
+
+    def place(self, index: int, column: str) -> Place:
+        """Where a column of this occurrence is."""
+        key = self.sharded.key
+        return Place(index, column, key.index(column) if column in key else None, True)
+
+
+@dataclass(slots=True, eq=False)
+class Derived:
+    """A subquery or CTE in a FROM list.
+
+    :param columns: its column's key -> the place inside that it shows unchanged.
+    :param sources: sources inside it.
+    :param is_simple: each of its rows is a row of its sources, filtered and projected.
+    """
+
+    columns: Mapping[str, Place]
+    sources: frozenset[int]
+    is_simple: bool
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """The names that expressions of one SELECT can use."""
+
+    parent: Scope | None = None
+    names: dict[FromClause, int | Derived | None] = field(default_factory=dict)
+    """FROM element -> index of a source, a derived table, or None: rows alike on every shard."""
+    own: set[int] = field(default_factory=set)
+    """Sources that a condition of this SELECT restricts."""
+    enclosing: frozenset[FromClause] = frozenset()
+    directly_enclosing: frozenset[FromClause] = frozenset()
+    conjuncts: list[Any] = field(default_factory=list)
+    """ON clauses of inner joins: as good as WHERE."""
+
+    def resolve(self, column: Any, occurrences: list[Occurrence]) -> Place | None:
+        """The place of a plain column, looked up here and in the enclosing scopes."""
+        if not isinstance(column, ColumnClause) or column.is_literal or column.table is None:
+            return None
+        scope: Scope | None = self
+        while scope is not None:
+            if column.table in scope.names:
+                return scope._place(column, occurrences, is_own=scope is self)
+            scope = scope.parent
+        return None
+
+    def _place(
+        self, column: ColumnClause[Any], occurrences: list[Occurrence], *, is_own: bool
+    ) -> Place | None:
+        element = self.names[column.table]
+        if element is None:
+            return None
+        if isinstance(element, Derived):
+            place = element.columns.get(column.key)
+            if place is None:
+                return None
+            return place._replace(is_direct=is_own and place.is_direct and element.is_simple)
+        place = occurrences[element].place(element, column.key)
+        return place if is_own else place._replace(is_direct=False)
+
+
+def leaves(element: FromClause) -> list[FromClause]:
+    """The FROM elements that can be correlated to: an element, and what a join is made of."""
+    left, right = getattr(element, "left", None), getattr(element, "right", None)
+    if left is None or right is None:
+        return [element]
+    return [element, *leaves(left), *leaves(right)]

@@ -1,0 +1,96 @@
+"""What the analysis of a statement finds, as data: no values, no connections."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .conditions import ANYWHERE, KeyCondition, Parameter
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+
+class StatementKind(enum.Enum):
+    """What a statement does."""
+
+    SELECT = "select"
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+    OTHER = "other"
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes rows."""
+        return self in (StatementKind.INSERT, StatementKind.UPDATE, StatementKind.DELETE)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedSource:
+    """One occurrence of a sharded table.
+
+    :param name: the table, or "table AS alias", for messages.
+    :param keyspace: the keyspace that spreads the table.
+    :param width: number of parts of its key.
+    :param condition: what is known about the keys of the rows that matter, with what joins carry
+        over from other tables.
+    :param table: the table, for the session's locator.
+    :param primary_key: the parameters that a whole primary key is compared with, in the order of
+        its columns; None: it is not.
+    """
+
+    name: str
+    keyspace: str
+    width: int
+    condition: KeyCondition = ANYWHERE
+    table: Table | None = field(default=None, repr=False, compare=False)
+    primary_key: tuple[Parameter, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InsertedKey:
+    """Where the shard key of an inserted row comes from.
+
+    :param parameters: one per part of the key; None: the value is no parameter.
+    :param column: names of the key's columns, for messages.
+    """
+
+    table: str
+    keyspace: str
+    columns: tuple[str, ...]
+    parameters: tuple[Parameter | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatementSources:
+    """The tables of a statement and how its shards follow from them.
+
+    :param roots: the sharded sources that decide the route: all others are joined to one of them
+        by the whole shard key, so that their rows lie beside it.
+    :param tables: display names of all sharded tables, for messages.
+    :param reads_global: it names a global table.
+    :param reads_reference: it names a reference table.
+    :param obstacle: why the same statement on several shards, each with its own rows, would not
+        add up to the answer; None: it does, as far as the tables go.
+    :param unreadable: why it cannot be told which tables the statement reads; None: it can.
+    :param inserted: the key of inserted rows, for an INSERT into a sharded table.
+    :param target: name of the table that is written.
+    :param writes_reference: the target is a reference table.
+    :param writes_global: the target is a global table.
+    :param changed_key: names of shard-key columns that an UPDATE sets.
+    """
+
+    kind: StatementKind
+    roots: tuple[ShardedSource, ...] = ()
+    tables: tuple[str, ...] = ()
+    reads_global: bool = False
+    reads_reference: bool = False
+    obstacle: str | None = None
+    unreadable: str | None = None
+    inserted: InsertedKey | None = None
+    target: str | None = None
+    writes_reference: bool = False
+    writes_global: bool = False
+    changed_key: tuple[str, ...] = ()
