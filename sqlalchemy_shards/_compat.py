@@ -142,11 +142,6 @@ def dml_ctes(statement: Insert | Update | Delete) -> tuple[Any, ...]:
     return tuple(statement._independent_ctes)
 
 
-def ordered_values(update: Update) -> Sequence[tuple[Any, Any]]:
-    """What ``ordered_values()`` gave an UPDATE."""
-    return update._ordered_values or ()  # type: ignore[attr-defined]
-
-
 # -- executions -------------------------------------------------------------------------------
 
 

@@ -125,7 +125,7 @@ class _Walk:
             self.unreadable = "it changes rows inside a CTE"
         else:
             self.unreadable = f"a {type(query).__name__} cannot be looked into"
-        return Derived({}, frozenset(range(first, len(self.occurrences))), is_simple=False)
+        return Derived(sources=frozenset(range(first, len(self.occurrences))))
 
     def _select(
         self, select: Select[Any], parent: Scope | None, *, is_from: bool, depth: int
@@ -158,11 +158,7 @@ class _Walk:
         for expression in (*final.get_children(), *scope.conjuncts):
             self._expression(expression, scope)
         return Derived(
-            {
-                column.key: place
-                for column in columns
-                if (place := scope.resolve(_unlabelled(column), self.occurrences)) is not None
-            },
+            tuple(scope.resolve(_unlabelled(column), self.occurrences) for column in columns),
             frozenset(range(first, len(self.occurrences))),
             is_simple=is_simple,
         )
@@ -212,7 +208,7 @@ class _Walk:
         return self._named(element, self.query(inner, scope, is_from=is_from, depth=depth), scope)
 
     def _named(self, element: FromClause, derived: Derived, scope: Scope) -> set[int]:
-        scope.names[element] = derived
+        scope.names[element] = derived.named(element)
         if not derived.is_simple and derived.sources:
             self.hinder("a subquery in the FROM list needs the rows of all shards first")
         if derived.is_simple:
@@ -225,16 +221,15 @@ class _Walk:
     def _cte(self, cte: CTE, scope: Scope) -> Derived:
         known = self.seen_ctes.get(id(cte.element))
         if known is not None:
-            return Derived({}, frozenset(), is_simple=False)
+            return Derived()
         # Put down before the walk: a recursive CTE names itself.
-        self.seen_ctes[id(cte.element)] = Derived({}, frozenset(), is_simple=False)
+        self.seen_ctes[id(cte.element)] = Derived()
         if isinstance(cte.element, CompoundSelect):
             for member in cte.element.selects:
                 self.seen_ctes[id(member)] = self.seen_ctes[id(cte.element)]
         derived = self.query(cte.element, None, is_from=True, depth=1)
-        if cte.recursive:
-            return Derived({}, derived.sources, is_simple=False)
-        return Derived(derived.columns, derived.sources, is_simple=False)
+        places = () if cte.recursive else derived.places
+        return Derived(places, derived.sources)
 
     def _join(self, join: Join, scope: Scope, *, is_kept: bool) -> set[int]:
         if join.full:
@@ -391,7 +386,6 @@ class _Walk:
         kind = StatementKind.UPDATE if isinstance(statement, Update) else StatementKind.DELETE
         self._from(target, scope, is_kept=True)
         values = _compat.dml_values(compiled) or {}
-        values = {**values, **{getattr(k, "key", k): v for k, v in _set_pairs(statement)}}
         where = [statement.whereclause] if statement.whereclause is not None else []
         for table in _other_tables([*where, *values.values()], target):
             self._from(table, scope, is_kept=False)
@@ -501,10 +495,6 @@ def _unlabelled(column: Any) -> Any:
 
 def _plain_table(target: Any) -> Table:
     return target if isinstance(target, Table) else target.element
-
-
-def _set_pairs(statement: Update | Delete) -> Sequence[tuple[Any, Any]]:
-    return _compat.ordered_values(statement) if isinstance(statement, Update) else ()
 
 
 def _other_tables(expressions: Iterable[Any], target: FromClause) -> list[FromClause]:

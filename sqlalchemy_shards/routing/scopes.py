@@ -61,14 +61,29 @@ class Occurrence:
 class Derived:
     """A subquery or CTE in a FROM list.
 
-    :param columns: its column's key -> the place inside that it shows unchanged.
+    :param places: for each of its columns, in order, the place inside that it shows unchanged.
     :param sources: sources inside it.
     :param is_simple: each of its rows is a row of its sources, filtered and projected.
+    :param columns: the same places by the keys of the columns outside.
     """
 
-    columns: Mapping[str, Place]
-    sources: frozenset[int]
-    is_simple: bool
+    places: tuple[Place | None, ...] = ()
+    sources: frozenset[int] = frozenset()
+    is_simple: bool = False
+    columns: Mapping[str, Place] = field(default_factory=dict)
+
+    def named(self, element: FromClause) -> Derived:
+        """The same under the name of a FROM element, with that element's columns."""
+        columns = tuple(element.c)
+        if len(columns) != len(self.places):
+            return Derived(self.places, self.sources, self.is_simple)
+        shown = zip(columns, self.places, strict=True)
+        return Derived(
+            self.places,
+            self.sources,
+            self.is_simple,
+            {column.key: place for column, place in shown if place is not None},
+        )
 
 
 @dataclass(slots=True, eq=False)
