@@ -61,11 +61,11 @@ def _read_keyspace(section: Section, shards: Sequence[str]) -> Keyspace | None:
 
 
 def _read_partitioner(section: Section, known: Sequence[str]) -> Partitioner | None:
-    if section.required("partitioner", str) is None:
+    kind = section.required("partitioner", str) and section.choice("partitioner", known)
+    if section.anything("partitioner") not in known:
         for key in ("buckets", "bounds", "values", "default", "parts"):
             section.anything(key)
         return None
-    kind = section.choice("partitioner", known)
     if kind == "hash":
         buckets = section.value("buckets", (int,), 1024)
         return section.tried("buckets", lambda: HashPartitioner(buckets or 0))

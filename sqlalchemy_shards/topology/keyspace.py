@@ -48,6 +48,11 @@ class Keyspace:
         return partial(Keyspace, self.partitioner, placement, dict(self.pins or {})), ()
 
 
+def shown_key(key: tuple[Any, ...]) -> str:
+    """Return a configured key as it was most likely written: one of one part without its tuple."""
+    return repr(key[0] if len(key) == 1 else key)
+
+
 def _check_partitioner(partitioner: object) -> None:
     if not isinstance(partitioner, Partitioner):
         raise ConfigurationError(
@@ -71,10 +76,10 @@ def _normalised(pins: Mapping[Any, str], partitioner: Partitioner) -> dict[tuple
             identity = identity_bytes(key)
             _check_key(key, partitioner)
         except RoutingError as error:
-            faults.append(f"{pinned!r}: {error.problem}")
+            faults.append(f"{shown_key(key)}: {error.problem}")
             continue
         if identity in keys:
-            faults.append(f"{pinned!r}: pinned twice, also as {keys[identity]!r}")
+            faults.append(f"{shown_key(key)}: pinned twice, also as {shown_key(keys[identity])}")
         keys[identity] = key
     if faults:
         raise ConfigurationError(

@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy_shards.errors import ConfigurationError
+from sqlalchemy_shards.topology.keyspace import shown_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -59,8 +60,7 @@ def place(keyspace: Keyspace, shards: Sequence[str]) -> tuple[tuple[str, ...], l
     The placement is empty if it has a fault, or the shards have.
     """
     pin_faults = [
-        f"{(key[0] if len(key) == 1 else key)!r} is pinned to {shard!r}, "
-        "which is no shard of the cluster"
+        f"{shown_key(key)} is pinned to {shard!r}, which is no shard of the cluster"
         for key, shard in (keyspace.pins or {}).items()
         if shard not in shards
     ]

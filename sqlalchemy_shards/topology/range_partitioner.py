@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -46,7 +47,8 @@ class RangePartitioner:
 
     def __post_init__(self) -> None:
         advice = "give one or more bounds of one type, in ascending order"
-        bounds = tuple(self.bounds) if not isinstance(self.bounds, str | bytes) else ()
+        is_one_value = isinstance(self.bounds, str | bytes) or not isinstance(self.bounds, Iterable)
+        bounds = () if is_one_value else tuple(self.bounds)
         if not 1 <= len(bounds) < BUCKETS_MAX:
             raise ConfigurationError(
                 f"a range partitioner cannot be made from {len(bounds)} bounds", advice
