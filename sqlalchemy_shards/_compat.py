@@ -6,7 +6,7 @@ SQLAlchemy, so that a release that moves one of these names fails there and not 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sqlalchemy.sql.selectable import Select
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def core_statement(compiled: SQLCompiler) -> ClauseElement:
     """The Core statement that was compiled: an ORM statement after the ORM has worked on it."""
-    statement = getattr(compiled.compile_state, "statement", None)
-    return statement if statement is not None else compiled.statement
+    statement: Any = getattr(compiled.compile_state, "statement", None)
+    return statement if statement is not None else cast("ClauseElement", compiled.statement)
 
 
 class FinalSelect(NamedTuple):
@@ -49,10 +49,11 @@ def final_select(
     :param enclosing: all FROM elements of the enclosing SELECTs.
     :param directly_enclosing: those of the SELECT right around it.
     """
-    state = select._compile_state_factory(select, select._default_compiler())
+    state: Any = select._compile_state_factory(select, select._default_compiler())
     if is_from:
         froms = state._get_display_froms(
-            explicit_correlate_froms=enclosing - directly_enclosing, implicit_correlate_froms=()
+            explicit_correlate_froms=enclosing - directly_enclosing,
+            implicit_correlate_froms=(),
         )
     else:
         froms = state._get_display_froms(
@@ -186,7 +187,7 @@ class InsertManyValues(NamedTuple):
 
     first: int
     """Index of the first parameter set of this batch."""
-    count: int
+    rows: int
     row_at_a_time: bool
 
 

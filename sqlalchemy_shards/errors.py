@@ -109,7 +109,7 @@ class GatherLimitExceeded(ShardsError):
 
 
 class ShardKeyChanged(ShardsError):
-    """A row's shard key was to be changed in place, which would leave the row on the wrong shard."""
+    """A row's shard key was to be changed in place, leaving the row on the shard of the old one."""
 
 
 class TransactionAborted(ShardsError):

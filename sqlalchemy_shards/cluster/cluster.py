@@ -106,7 +106,7 @@ class Cluster:
         self.timeouts = timeouts or Timeouts()
         self.hooks = Hooks()
         self.territory = Territory(tuple(self.shards), shard_map, self.global_shard)
-        self.dialect: Any = PGDialect_psycopg()
+        self.dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
         self.plans = PlanCache(self.dialect, undeclared_is_global=undeclared == "global")
         self.fan_out = AdaptiveFanOut(GreenletFanOut())
         self.identities = IdentityRegistry(name)
@@ -258,7 +258,9 @@ class Cluster:
 
     # -- transactions --
 
-    def commit(self, enlisted: Sequence[EnlistedShard], *, failed_shard: str | None) -> CommitResult:
+    def commit(
+        self, enlisted: Sequence[EnlistedShard], *, failed_shard: str | None
+    ) -> CommitResult:
         """Commit what a cluster connection enlisted; for `ClusterConnection`.
 
         :param failed_shard: a statement failed there, so that PostgreSQL would not commit.
@@ -335,7 +337,10 @@ def create_cluster(
     :raises ConfigurationError: with every fault that was found.
     """
     return Cluster(
-        {shard: create_shard_engine(shard, url, **engine_arguments) for shard, url in shards.items()},
+        {
+            shard: create_shard_engine(shard, url, **engine_arguments)
+            for shard, url in shards.items()
+        },
         name=name,
         keyspaces=keyspaces,
         global_shard=global_shard,

@@ -18,15 +18,13 @@ class ShardsCompiler(PGCompiler_psycopg):
         self.rendered_tables: Counter[FromClause] = Counter()
         super().__init__(*arguments, **keywords)
 
-    def visit_table(
-        self, table: Any, asfrom: bool = False, iscrud: bool = False, **keywords: Any
-    ) -> str:
+    def visit_table(self, table: Any, asfrom: Any = False, *arguments: Any, **keywords: Any) -> Any:
         """Write a table's name."""
         if asfrom:
             self.rendered_tables[table] += 1
-        return super().visit_table(table, asfrom=asfrom, iscrud=iscrud, **keywords)
+        return super().visit_table(table, asfrom, *arguments, **keywords)
 
-    def visit_insert(self, insert_stmt: Any, *arguments: Any, **keywords: Any) -> str:
+    def visit_insert(self, insert_stmt: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write an INSERT, whose target is written without `visit_table`."""
         self.rendered_tables[insert_stmt.table] += 1
         return super().visit_insert(insert_stmt, *arguments, **keywords)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.connections.fan_out import Outcome
     from sqlalchemy_shards.errors import TransactionUnfinished
+    from sqlalchemy_shards.planning.planner import Facts
     from sqlalchemy_shards.routing.router import Locator, Territory
 
     from .cluster import Cluster
@@ -43,7 +44,7 @@ class ClusterConnection:
         self.cluster = cluster
         self.plans = cluster.plans
         self.dialect = cluster.dialect
-        self.facts = cluster.collations
+        self.facts: Facts = cluster.collations
         self.scatter = cluster.scatter
         self.enlisted: dict[str, EnlistedShard] = {}
         self.locator: Locator | None = None
@@ -143,10 +144,10 @@ class ClusterConnection:
         if enlisted is not None and enlisted.is_lost:
             self.lost_shard = self.failed_shard = shard
             self.cluster.invalidate_pool(enlisted, error)
-        elif not self.autocommit and (is_shared or (enlisted is not None and enlisted.is_failed)):
-            self.failed_shard = shard
-        elif isinstance(error, ShardUnavailable) and self.enlisted and not self.autocommit:
-            self.failed_shard = shard
+        elif not self.autocommit and self.enlisted:
+            is_failed = enlisted is not None and enlisted.is_failed
+            if is_shared or is_failed or isinstance(error, ShardUnavailable):
+                self.failed_shard = shard
 
     # -- DBAPI --
 
@@ -297,7 +298,7 @@ class ClusterConnection:
         for each in enlisted.values():
             try:
                 each.release()
-            except Exception as error:  # noqa: BLE001 (every connection must go back)
+            except Exception as error:  # every connection must go back
                 each.pooled.invalidate()
                 first_error = first_error or error
         if first_error is not None and not isinstance(first_error, psycopg.Error):

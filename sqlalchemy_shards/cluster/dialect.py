@@ -112,9 +112,7 @@ class ShardsDialect(PGDialect_psycopg):
 
     # -- statements --
 
-    def do_execute(
-        self, cursor: Any, statement: str, parameters: Any, context: Any = None
-    ) -> None:
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         """Hand a statement to the cluster cursor."""
         cursor.run(context, statement, parameters)
 
@@ -196,5 +194,6 @@ def _name_shard(context: ExceptionContext) -> None:
     others = getattr(context.original_exception, "shard_errors", None)
     if others and error is not None and not isinstance(error, ShardsError):
         error.add_detail(
-            "failed on several shards: " + ", ".join(f"{name} ({type(each).__name__})" for name, each in others.items())
+            "failed on several shards: "
+            + ", ".join(f"{name} ({type(each).__name__})" for name, each in others.items())
         )

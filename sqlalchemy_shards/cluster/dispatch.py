@@ -205,7 +205,7 @@ def _by_simple_key(given: Given, plan: StatementPlan, territory: Territory) -> D
     try:
         key = (key_type.stored_value(value),)
         shard = territory.shard_map.shard_for(keyspace, key)
-    except Exception:  # noqa: BLE001 (the long way tells what is wrong, or widens)
+    except Exception:  # the long way tells what is wrong, or widens
         return None
     writes = None if plan.sources.kind.is_write else (False if plan.is_plain_read else None)
     route = Route((shard,), Reason.KEY)
@@ -230,9 +230,7 @@ def _routed(
         primary_key = tuple(values.parameters.get(each.name) for each in source.primary_key)
         return around.locator.key_of(source.table, primary_key)
 
-    route = route_of(
-        sources, around.territory, values, enlisted=around.enlisted, locator=locate
-    )
+    route = route_of(sources, around.territory, values, enlisted=around.enlisted, locator=locate)
     if not route.is_single and route.reason is Reason.UNKNOWN_KEY:
         _check_scatter(given, plan, around)
     return route
@@ -254,7 +252,7 @@ def _check_scatter(given: Given, plan: StatementPlan, around: Surroundings) -> N
         raise ScatterNotAllowed(
             f"the statement does not say which shard key of {sources.tables[0]!r} it concerns, "
             "and scatter is refused",
-            'add the shard key to its WHERE clause, or allow it with execution_options('
+            "add the shard key to its WHERE clause, or allow it with execution_options("
             'scatter="allow")',
             statement=given.sql,
         )
@@ -306,9 +304,7 @@ def _key_changed(given: Given, plan: StatementPlan) -> ShardKeyChanged:
 # -- many parameter sets ----------------------------------------------------------------------
 
 
-def _many(
-    given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
-) -> Dispatch:
+def _many(given: Given, plan: StatementPlan, around: Surroundings, named: Route | None) -> Dispatch:
     """UPDATE or DELETE with many parameter sets: each goes where its values say."""
     if named is not None and named.is_single:
         return _whole(given, named)
@@ -365,8 +361,8 @@ def _next_batch(given: Given) -> tuple[int, int]:
     )
     done = getattr(context, "shards_rows_done", 0)
     batch = _compat.insertmanyvalues_batch(context, given.parameters, done, page_size)
-    context.shards_rows_done = done + batch.count
-    return batch.first, batch.count
+    context.shards_rows_done = done + batch.rows
+    return batch.first, batch.rows
 
 
 def _split_batch(given: Given, rows: Mapping[str, Sequence[int]], route: Route) -> Dispatch:

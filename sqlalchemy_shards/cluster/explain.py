@@ -77,7 +77,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-class _Stop(Exception):  # noqa: N818 (not an error: the way out of an execution)
+class _Stop(Exception):
     """Carries the decision out of an execution that goes no further."""
 
     def __init__(self, decided: Dispatch) -> None:

@@ -30,9 +30,7 @@ class ShardKeyOfModel(NamedTuple):
     key: tuple[Any, ...]
 
 
-def named_route(
-    options: Mapping[str, Any], territory: Territory, dialect: Dialect
-) -> Route | None:
+def named_route(options: Mapping[str, Any], territory: Territory, dialect: Dialect) -> Route | None:
     """The route that the options ``shard`` or ``shard_key`` ask for; None: they say nothing.
 
     :raises UnknownShard: there is no such shard.
@@ -97,7 +95,7 @@ def key_of_model(model: Any, key: Any, dialect: Dialect) -> ShardKeyOfModel:
         key_type = key_type_of(type_, dialect)
         try:
             if value is None or key_type is None:
-                raise NotOfFamily  # noqa: TRY301
+                raise NotOfFamily
             checked.append(key_type.stored_value(value))
         except NotOfFamily:
             raise MissingShardKey(

@@ -33,7 +33,9 @@ def create_tables(cluster: Cluster, metadata: MetaData) -> None:
     tables = _checked_tables(cluster, metadata)
     _on_each_shard(
         cluster,
-        lambda shard, engine: metadata.create_all(engine, tables=_tables_of(cluster, shard, tables)),
+        lambda shard, engine: metadata.create_all(
+            engine, tables=_tables_of(cluster, shard, tables)
+        ),
     )
 
 

@@ -58,7 +58,7 @@ def processors_of(
     compiled: SQLCompiler, parameters: Sequence[Parameter | None]
 ) -> dict[str, Callable[[Any], Any]]:
     """The bind processors of the parameters that routing reads, where there are any."""
-    found = {}
+    found: dict[str, Callable[[Any], Any]] = {}
     for parameter in parameters:
         bind = compiled.binds.get(parameter.name) if parameter is not None else None
         if parameter is None or bind is None:

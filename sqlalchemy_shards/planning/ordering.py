@@ -31,9 +31,7 @@ def orderings(select: Select[Any], order_by: Sequence[Any]) -> tuple[Ordering, .
         while True:
             if expression.__visit_name__ in ("label_reference", "grouping"):
                 expression = expression.element
-            elif isinstance(expression, UnaryExpression) and (
-                expression.modifier in _MODIFIERS
-            ):
+            elif isinstance(expression, UnaryExpression) and (expression.modifier in _MODIFIERS):
                 modifier = expression.modifier
                 if modifier in (operators.desc_op, operators.asc_op):
                     descending = modifier is operators.desc_op
@@ -69,9 +67,7 @@ def _named(select: Select[Any], expression: Any) -> Any:
     if isinstance(expression, Label):
         return expression.element
     if expression.__visit_name__ == "textual_label_reference":
-        matches = [
-            column for column in select.selected_columns if column.key == expression.element
-        ]
+        matches = [column for column in select.selected_columns if column.key == expression.element]
         if len(matches) != 1:
             return None
         return _named(select, matches[0])

@@ -204,7 +204,7 @@ def _limit(draft: _Draft) -> None:
     """LIMIT and OFFSET are parameters, so that each shard can be asked for enough rows."""
     if draft.shape is None:
         return
-    names = []
+    names: list[str | None] = []
     for clause in (draft.shape.limit, draft.shape.offset):
         if clause is None:
             names.append(None)
@@ -263,9 +263,10 @@ def _merge_rows(draft: _Draft) -> Prepared:
 def _aggregate(column: Any) -> Aggregate | None:
     """The aggregate that a column is, if its partial results can be put together."""
     function = column.element if isinstance(column, Label) else column
-    if not isinstance(function, FunctionElement) or getattr(function, "packagenames", ()):
+    if not isinstance(function, FunctionElement) or getattr(function, "packagenames", None):
         return None
-    if any(getattr(clause, "operator", None) is distinct_op for clause in function.clauses):
+    clauses: Any = function.clauses
+    if any(getattr(clause, "operator", None) is distinct_op for clause in clauses):
         return None
     name = str(getattr(function, "name", "")).lower()
     return next((each for each in Aggregate if each.value == name), None)

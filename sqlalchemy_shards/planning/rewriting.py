@@ -33,10 +33,8 @@ class Rewritten:
     def __init__(self, statement: Select[Any], compiled: SQLCompiler, window: Window) -> None:
         dialect = compiled.dialect
         self.window = window
-        self.compiled: Any = statement.compile(
-            dialect=dialect,
-            **({"schema_translate_map": _ANY_MAP} if compiled.schema_translate_map else {}),
-        )
+        translated: Any = {"schema_translate_map": {}} if compiled.schema_translate_map else {}
+        self.compiled: Any = statement.compile(dialect=dialect, **translated)
         self._names = tuple(
             (name, compiled.bind_names[bind])
             for bind, name in self.compiled.bind_names.items()
@@ -87,6 +85,3 @@ def rows_needed(window: Window, values: Mapping[str, Any]) -> int | None:
         return None
     offset = 0 if window.offset is None else values[window.offset]
     return int(limit) + int(offset or 0)
-
-
-_ANY_MAP: Final[Mapping[str | None, str | None]] = {}

@@ -42,7 +42,6 @@ from sqlalchemy_shards.models.checks import undeclared_error
 from sqlalchemy_shards.models.distribution import Global, Reference, Sharded, distribution_of
 from sqlalchemy_shards.models.key_types import KeyType, family_of, key_type_of
 
-from .conditions import Parameter
 from .inserts import inserted_key
 from .predicates import Reading, condition_on, equalities_with_parameters, key_equalities
 from .roots import choose_roots
@@ -55,6 +54,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
+
+    from .conditions import Parameter
 
 CATALOG_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
 
@@ -108,9 +109,7 @@ class _Walk:
 
     # -- queries --
 
-    def query(
-        self, query: Any, parent: Scope | None, *, is_from: bool, depth: int = 0
-    ) -> Derived:
+    def query(self, query: Any, parent: Scope | None, *, is_from: bool, depth: int = 0) -> Derived:
         """Walk a SELECT or set operation; return what a FROM list sees of it."""
         while isinstance(query, SelectStatementGrouping):
             query = query.element
@@ -196,7 +195,7 @@ class _Walk:
 
     def _alias(self, element: AliasedReturnsRows, scope: Scope, *, is_kept: bool) -> set[int]:
         inner: Any = element.element
-        while isinstance(inner, (Alias, Subquery)) and not isinstance(inner, CTE):
+        while isinstance(inner, (Alias, Subquery)):
             inner = inner.element  # an alias of an alias or subquery
         if isinstance(inner, Table):
             return self._table(inner, element, scope, is_kept=is_kept)
@@ -252,9 +251,7 @@ class _Walk:
             self._expression(join.onclause, scope)
         return left | right
 
-    def _table(
-        self, table: Table, element: FromClause, scope: Scope, *, is_kept: bool
-    ) -> set[int]:
+    def _table(self, table: Table, element: FromClause, scope: Scope, *, is_kept: bool) -> set[int]:
         self.seen[table] += 1
         distribution = self._distribution(table)
         if isinstance(distribution, Sharded):
@@ -328,9 +325,7 @@ class _Walk:
             if len(equal) == len(self.occurrences[other_source].families):
                 self.edges.add((one_source, other_source))
 
-    def _find_primary_key(
-        self, source: int, expressions: Sequence[Any], reading: Reading
-    ) -> None:
+    def _find_primary_key(self, source: int, expressions: Sequence[Any], reading: Reading) -> None:
         table = self.occurrences[source].table
         wanted = [column.key for column in table.primary_key.columns]
         found: dict[str, Parameter] = {}
@@ -378,7 +373,7 @@ class _Walk:
         self, statement: UpdateBase, compiled: SQLCompiler, rendered: Mapping[FromClause, int]
     ) -> StatementSources:
         """Walk an INSERT, UPDATE or DELETE."""
-        target: Any = statement.table  # type: ignore[attr-defined]
+        target: Any = statement.table
         scope = Scope()
         if isinstance(statement, Insert):
             return self._insert(statement, target, compiled, rendered)

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from typing_extensions import TypeAlias
+    from typing import TypeAlias
 
     from sqlalchemy_shards.models.key_types import KeyType
 
@@ -168,10 +167,7 @@ def _both(left: Bindings, right: Bindings) -> Bindings:
     if len(left) * len(right) > BINDINGS_MAX:
         return min(left, right, key=len)
     return {
-        merged
-        for one in left
-        for other in right
-        if (merged := _merged(one, other)) is not None
+        merged for one in left for other in right if (merged := _merged(one, other)) is not None
     }
 
 

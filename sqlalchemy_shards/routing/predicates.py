@@ -13,7 +13,6 @@ from sqlalchemy.sql.elements import (
     BinaryExpression,
     BindParameter,
     BooleanClauseList,
-    ColumnElement,
     Grouping,
 )
 
@@ -55,7 +54,7 @@ class Reading(NamedTuple):
         return Parameter(name, key_type)
 
 
-def conjuncts(expression: ColumnElement[Any] | None) -> Iterator[ColumnElement[Any]]:
+def conjuncts(expression: Any) -> Iterator[Any]:
     """The expressions that an expression joins by AND."""
     while isinstance(expression, Grouping):
         expression = expression.element
@@ -82,7 +81,8 @@ def condition_on(source: int, expression: Any, reading: Reading) -> KeyCondition
 
 def _comparison(source: int, binary: BinaryExpression[Any], reading: Reading) -> KeyCondition:
     if binary.operator is operators.eq:
-        for column, value in ((binary.left, binary.right), (binary.right, binary.left)):
+        sides: list[tuple[Any, Any]] = [(binary.left, binary.right), (binary.right, binary.left)]
+        for column, value in sides:
             place = _part_of(source, column, reading)
             if place is None:
                 continue

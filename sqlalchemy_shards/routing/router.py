@@ -182,8 +182,7 @@ def shard_of_row(inserted: InsertedKey, shard_map: ShardMap, values: ValueReader
             ) from None
         if value is None:
             raise MissingShardKey(
-                f"a row for table {inserted.table!r} has no value for its shard key "
-                f"{column!r}",
+                f"a row for table {inserted.table!r} has no value for its shard key {column!r}",
                 "set it before the flush, or give the column a client-side default",
             )
         key.append(value)

@@ -91,9 +91,7 @@ def why_not_row_wise(expressions: Iterable[Any], *, aggregates_too: bool = False
     Subqueries count as row-wise here: whether their rows are at hand is told by the sources. What
     they compute must be the same everywhere, though; aggregates are allowed in them.
     """
-    pending: list[tuple[Any, bool]] = [
-        (expression, aggregates_too) for expression in expressions
-    ]
+    pending: list[tuple[Any, bool]] = [(expression, aggregates_too) for expression in expressions]
     while pending:
         node, is_inside_subquery = pending.pop()
         if isinstance(node, (Exists, ScalarSelect)):

@@ -114,7 +114,7 @@ class Scope:
     def _place(
         self, column: ColumnClause[Any], occurrences: list[Occurrence], *, is_own: bool
     ) -> Place | None:
-        element = self.names[column.table]
+        element = self.names[column.table]  # type: ignore[index]
         if element is None:
             return None
         if isinstance(element, Derived):
