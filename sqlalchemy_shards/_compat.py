@@ -196,8 +196,12 @@ def insertmanyvalues_batch(
 ) -> InsertManyValues:
     """Tell which parameter sets a batch holds, given that ``done`` were executed before it."""
     total = len(context.compiled_parameters)
-    # By identity, not by the SQL text: a listener may have changed the text.
-    row_at_a_time = parameters is context.parameters[done]
+    # Not by the SQL text: a listener may have changed it. The names of a batch are numbered, so
+    # that they tell, too, where a listener has copied the parameters.
+    row: Any = context.parameters[done]
+    row_at_a_time = parameters is row or (
+        isinstance(row, dict) and bool(row) and parameters.keys() == row.keys()
+    )
     return InsertManyValues(
         done, 1 if row_at_a_time else min(page_size, total - done), row_at_a_time
     )

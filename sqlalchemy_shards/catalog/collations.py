@@ -1,7 +1,7 @@
 """Which text columns order as Python orders strings: by code point.
 
-What the model says of a column is not believed; the catalog of one shard is asked, once for each
-table, and only when an order has to be merged.
+What the model says of a column is not believed; the catalogs of all shards are asked, once for
+each table, and only when an order has to be merged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy import Table
 from sqlalchemy.sql.elements import BinaryExpression, CollationClause, ColumnClause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -40,15 +40,18 @@ _DATABASE_BEFORE_15 = _DATABASE.replace("d.datlocprovider", "'c'")
 class Collations:
     """What is known of the collations of a cluster's tables. Thread-safe.
 
-    :param connect: opens a connection to a shard that has all tables.
+    :param shards: names of all shards: one of them may have been set up differently.
+    :param connect: opens a connection to a shard.
     :param quote: writes a table's name as SQL does.
     """
 
     def __init__(
         self,
-        connect: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
+        shards: Sequence[str],
+        connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
         quote: Callable[[Table], str],
     ) -> None:
+        self._shards = shards
         self._connect = connect
         self._quote = quote
         self._lock = threading.Lock()
@@ -76,14 +79,18 @@ class Collations:
         with self._lock:
             known = self._tables.get(name)
         if known is None:
-            known = self._read(name)
+            on_shards = [self._read(shard, name) for shard in self._shards]
+            known = {
+                column: all(each.get(column, False) for each in on_shards)
+                for column in on_shards[0]
+            }
             if known:
                 with self._lock:
                     self._tables[name] = known
         return known
 
-    def _read(self, name: str) -> dict[str, bool]:
-        with self._connect() as connection:
+    def _read(self, shard: str, name: str) -> dict[str, bool]:
+        with self._connect(shard) as connection:
             by_default = _database_orders_by_code_point(connection)
             rows = connection.execute(_COLUMNS, (name,)).fetchall()
         return {

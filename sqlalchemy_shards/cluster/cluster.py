@@ -111,8 +111,7 @@ class Cluster:
         self.fan_out = AdaptiveFanOut(GreenletFanOut())
         self.identities = IdentityRegistry(name)
         self.collations = Collations(
-            lambda: self.connect(self.global_shard),
-            self.dialect.identifier_preparer.format_table,
+            tuple(self.shards), self.connect, self.dialect.identifier_preparer.format_table
         )
         for shard in self.shards.values():
             instrument_engine(shard.engine)
@@ -265,7 +264,7 @@ class Cluster:
 
         :param failed_shard: a statement failed there, so that PostgreSQL would not commit.
         """
-        if failed_shard is not None and len(enlisted) > 1:
+        if failed_shard is not None and len(self.shards) > 1:
             raise TransactionAborted(
                 f"a statement failed on shard {failed_shard!r} before the commit, so that the "
                 "whole transaction is rolled back",

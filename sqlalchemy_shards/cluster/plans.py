@@ -114,7 +114,7 @@ def _is_plain_read(statement: Any) -> bool:
 def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey | None:
     if len(sources.roots) != 1 or sources.reads_global or sources.kind.value == "insert":
         return None
-    if sources.unreadable is not None:
+    if sources.unreadable is not None or sources.writes_reference:
         return None
     (root,) = sources.roots
     condition = root.condition
