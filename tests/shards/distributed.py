@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy.engine import make_url
 
 from sqlalchemy_shards.catalog.identity import IdentityRegistry
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.connections.fan_out import FanOut
 
 CRASHED = 17
+CRASHING = "shards-test-crashing"
 DEADLINE_SECONDS = 20.0
 TIMEOUTS = CommitTimeouts(
     round_seconds=20.0, settle_seconds=1.0, finish_seconds=0.3, rollback_seconds=2.0
@@ -175,6 +177,10 @@ def main(conninfo: str, names: str, fail_point: str, fan_out: str) -> None:
 
     chosen: FanOut = GreenletFanOut() if fan_out == "greenlets" else SequentialFanOut()
     with Shards(json.loads(conninfo), fan_out=chosen) as shards:
+        shards.conninfo = {
+            name: make_conninfo(text, application_name=CRASHING)
+            for name, text in json.loads(conninfo).items()
+        }
         enlisted = shards.deposit(*names.split(","))
         shards.fail_at(fail_point, crash)
         shards.commit(enlisted)

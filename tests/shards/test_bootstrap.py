@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from distributed import libpq_url
 
 from sqlalchemy_shards.catalog.identity import SCHEMA_VERSION, IdentityRegistry, read_identity
 from sqlalchemy_shards.catalog.schema import BOOTSTRAP_LOCK, bootstrap, bootstrap_cluster
 from sqlalchemy_shards.errors import ConfigurationError
+from tests.shards.distributed import libpq_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
