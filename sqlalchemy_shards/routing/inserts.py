@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
 
@@ -41,12 +41,24 @@ def inserted_key(
         if not is_readable:
             parameters.append(None)
         elif isinstance(value, BindParameter):
-            name = compiled.bind_names.get(value)
-            given_type = key_type_of(value.type, compiled.dialect)
-            matches = given_type is not None and given_type.family is key_type.family
-            parameters.append(Parameter(name, key_type) if name and matches else None)
+            parameters.append(_parameter(value, compiled, key_type))
         elif isinstance(value, ClauseElement):
             parameters.append(None)
         else:
             parameters.append(Parameter(key, key_type))
     return InsertedKey(table.fullname, sharded.keyspace, sharded.key, tuple(parameters))
+
+
+def _parameter(
+    value: BindParameter[Any], compiled: SQLCompiler, key_type: KeyType
+) -> Parameter | None:
+    """The parameter that was compiled for a value; None: it is not of the column's kind.
+
+    A value without a type of its own is compiled as a copy that has the column's, and keeps its key.
+    """
+    for bound, name in compiled.bind_names.items():
+        if bound is value or bound.key == value.key:
+            given_type = key_type_of(bound.type, compiled.dialect)
+            matches = given_type is not None and given_type.family is key_type.family
+            return Parameter(name, key_type) if matches else None
+    return None
