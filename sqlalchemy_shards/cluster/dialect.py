@@ -30,18 +30,6 @@ class ClusterConnections(QueuePool):
     def __init__(self, creator: Any, **keywords: Any) -> None:
         super().__init__(creator, **{**keywords, "pool_size": 0})
 
-    def recreate(self) -> ClusterConnections:
-        """Return a new pool with the same arguments."""
-        self.logger.info("Pool recreating")
-        return self.__class__(
-            self._creator,
-            echo=self.echo,
-            logging_name=self._orig_logging_name,
-            reset_on_return=self._reset_on_return,
-            _dispatch=self.dispatch,
-            dialect=self._dialect,
-        )
-
 
 class ShardsDialect(PGDialect_psycopg):
     """PostgreSQL behind many servers.
