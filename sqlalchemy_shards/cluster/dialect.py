@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import QueuePool, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from sqlalchemy_shards.errors import ConfigurationError, ShardsError, UnsupportedStatement
+from sqlalchemy_shards.errors import (
+    ConfigurationError,
+    ShardsError,
+    ShardUnavailable,
+    UnsupportedStatement,
+)
 
 from .compiler import ShardsCompiler
 from .connection import ClusterConnection
@@ -93,10 +98,23 @@ class ShardsDialect(PGDialect_psycopg):
         return None
 
     def initialize(self, connection: Connection) -> None:
-        """Learn what the servers can do from the shard that holds global tables."""
+        """Learn what the servers can do from the shard of global tables, else from another.
+
+        :raises ShardUnavailable: no shard answers; the error is that of the first one.
+        """
         assert self.cluster is not None
-        with self.cluster.shards[self.cluster.global_shard].engine.connect() as shard_connection:
-            super().initialize(shard_connection)
+        shards = self.cluster.shards
+        unavailable: list[ShardUnavailable] = []
+        for name in dict.fromkeys((self.cluster.global_shard, *shards)):
+            try:
+                shards[name].acquire().close()
+                with shards[name].engine.connect() as shard_connection:
+                    super().initialize(shard_connection)
+            except ShardUnavailable as error:
+                unavailable.append(error)
+            else:
+                return
+        raise unavailable[0]
 
     # -- statements --
 
