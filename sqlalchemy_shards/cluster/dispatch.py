@@ -107,7 +107,7 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     context = given.context
     territory = around.territory
     if len(territory.shards) == 1:
-        return _whole(given, Route(territory.shards, Reason.ONLY_SHARD))
+        return _only_shard(given, around)
     options = context.execution_options
     if context.isddl:
         return _definition(given, around)
@@ -143,6 +143,16 @@ _ROUTING_OPTIONS = frozenset(("shard", "shard_key"))
 
 
 # -- without looking into the statement --------------------------------------------------------
+
+
+def _only_shard(given: Given, around: Surroundings) -> Dispatch:
+    """One shard takes everything; but models must be declared from the first day on."""
+    context = given.context
+    compiled: Any = context.compiled
+    if not (around.plans.undeclared_is_global or context.isddl or context.is_text):
+        around.plans.plan_of(compiled)
+    named_route(context.execution_options, around.territory, around.dialect)
+    return _whole(given, Route(around.territory.shards, Reason.ONLY_SHARD))
 
 
 def _whole(given: Given, route: Route, *, writes: bool | None = None) -> Dispatch:
