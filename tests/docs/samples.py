@@ -1,0 +1,199 @@
+"""The fenced blocks of a Markdown page, run one after the other in one namespace.
+
+- `python` runs. A `text` block behind it that is titled "Output" is what it prints; one that is
+  titled with the name of an error class is the message of that error, which the block raises.
+  White space counts once, `...` stands for anything.
+- `sql` runs on shard s0, and is rolled back.
+- `toml` is a configuration without faults. `shell` holds commands of `shards` that exist.
+- A block titled with a file name is written under that name into the working directory, and run
+  only if something imports it.
+- The URLs of the pages (`postgresql+psycopg://app@db0/shop`, `db1`, ...) stand for real shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from markdown_it import MarkdownIt
+from typer.testing import CliRunner
+
+from sqlalchemy_shards.topology.config import parse_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+OUTPUT = "Output"
+
+_TITLE = re.compile(r'title="([^"]*)"')
+_FILE_NAME = re.compile(r"[\w/]+\.\w+")
+_URL = re.compile(r"postgresql\+psycopg://app(?::[^@\s]*)?@db(\d)/shop")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A fenced block; `line` is that of its first line of text."""
+
+    page: Path
+    line: int
+    language: str
+    title: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def file_name(self) -> str | None:
+        return self.title if _FILE_NAME.fullmatch(self.title) else None
+
+
+def read_samples(page: Path) -> list[Sample]:
+    """The fenced blocks of a page, those in lists and admonitions included."""
+    tokens = MarkdownIt().parse(_without_admonitions(page.read_text(encoding="utf-8")))
+    return [
+        Sample(
+            page,
+            token.map[0] + 2,
+            token.info.split(" ")[0],
+            (_TITLE.search(token.info) or ("", ""))[1],
+            token.content,
+        )
+        for token in tokens
+        if token.type == "fence" and token.map is not None
+    ]
+
+
+def file_sample(page: Path, file_name: str) -> str:
+    """The text of the block that is titled `file_name`."""
+    return next(each.text for each in read_samples(page) if each.file_name == file_name)
+
+
+class Runner:
+    """Runs the samples of one page."""
+
+    def __init__(self, urls: Mapping[str, str], directory: Path, namespace: dict[str, Any]) -> None:
+        self.urls = urls
+        self.directory = directory
+        self.namespace = namespace
+
+    def run(self, samples: list[Sample]) -> None:
+        for sample, following in zip(samples, [*samples[1:], None], strict=True):
+            if sample.file_name is not None:
+                self.write(sample.file_name, sample.text)
+            if sample.language == "toml":
+                parse_config(self.real(sample.text), _Anything(), source=sample.place)
+            elif sample.language == "python" and sample.file_name is None:
+                expected = following if following and following.language == "text" else None
+                self.python(sample, expected)
+            elif sample.language == "sql":
+                with psycopg.connect(self.libpq_url) as connection:
+                    connection.execute(sample.text.encode())
+                    connection.rollback()
+            elif sample.language == "shell":
+                check_commands(sample)
+
+    def python(self, sample: Sample, expected: Sample | None) -> None:
+        # The blank lines make a traceback point into the page.
+        source = "\n" * (sample.line - 1) + self.real(sample.text)
+        code = compile(source, str(sample.page), "exec", dont_inherit=True)
+        output = io.StringIO()
+        title = expected.title if expected is not None else ""
+        try:
+            with contextlib.redirect_stdout(output):
+                exec(code, self.namespace)
+        except Exception as error:
+            if expected is None or type(error).__name__ != title:
+                raise
+            check_text(expected, str(error))
+        else:
+            if expected is not None and title == OUTPUT:
+                check_text(expected, output.getvalue())
+            elif title.isidentifier():
+                raise AssertionError(f"{sample.place}: no {title} was raised")
+
+    def write(self, file_name: str, text: str) -> None:
+        path = self.directory / file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.real(text), encoding="utf-8")
+
+    def real(self, text: str) -> str:
+        """The text with URLs that lead somewhere."""
+        return _URL.sub(lambda match: self.urls.get(f"s{match[1]}", match[0]), text)
+
+    @property
+    def libpq_url(self) -> str:
+        return self.urls["s0"].replace("postgresql+psycopg:", "postgresql:")
+
+
+def check_text(expected: Sample, found: str) -> None:
+    """Compare what a page says with what was said."""
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    if not doctest.OutputChecker().check_output(expected.text, found, flags):
+        raise AssertionError(f"{expected.place} says\n{expected.text}\nand it is\n{found}")
+
+
+def check_commands(sample: Sample) -> None:
+    """Each line that calls `shards` names a command and options that exist."""
+    from sqlalchemy_shards.cli.main import app
+
+    for words in _calls(sample.text):
+        path = []
+        for word in words:
+            if word.startswith("-"):
+                break
+            result = CliRunner().invoke(app, [*path, word, "--help"])
+            if result.exit_code != 0:
+                break
+            path.append(word)
+        usage = CliRunner().invoke(app, [*path, "--help"])
+        if usage.exit_code != 0 or (not path and words and not words[0].startswith("-")):
+            raise AssertionError(f"{sample.place}: there is no command {words}")
+        for option in (word for word in words if word.startswith("--") and word != "--help"):
+            if option.partition("=")[0] not in usage.output:
+                raise AssertionError(f"{sample.place}: {path} has no option {option}")
+
+
+def _calls(text: str) -> Iterator[list[str]]:
+    """The arguments of each call of `shards`, options of the program itself left away."""
+    for line in text.splitlines():
+        program, _, arguments = line.strip().rpartition("shards ")
+        if program in ("", ".venv/bin/"):
+            words = shlex.split(arguments, comments=True)
+            yield words[2:] if words[:1] == ["--config"] else words
+
+
+def _without_admonitions(text: str) -> str:
+    """Unindent the bodies of `!!!` and `???`, which are no CommonMark; lines keep their numbers."""
+    lines, is_inside = [], False
+    for line in text.splitlines():
+        if re.match(r"(!!!|\?\?\?)", line):
+            is_inside = True
+        elif line and not line.startswith("    "):
+            is_inside = False
+        lines.append(line[4:] if is_inside and line.startswith("    ") else line)
+    return "\n".join(lines)
+
+
+class _Anything(dict[str, str]):
+    """An environment in which every variable is set."""
+
+    def __missing__(self, name: str) -> str:
+        return "value"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name]
+
+    def __contains__(self, name: object) -> bool:
+        return True
