@@ -230,8 +230,13 @@ class Cluster:
     def dispose(self) -> None:
         """Close all pools. The cluster cannot be used afterwards."""
         self._is_disposed = True
+        self.close_pools()
+
+    def close_pools(self) -> None:
+        """Close the idle connections; in a forked child, only forget those of the parent."""
+        is_own = os.getpid() == self._pid
         for shard in self.shards.values():
-            shard.engine.dispose()
+            shard.engine.dispose(close=is_own)
 
     def check_open(self) -> None:
         """Refuse to work after `dispose`; after a fork, leave the parent's connections alone."""

@@ -67,8 +67,9 @@ class ShardsDialect(PGDialect_psycopg):
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
-        """Let errors name their shard."""
+        """Let errors name their shard, and ``engine.dispose()`` reach the shards' pools."""
         event.listen(engine, "handle_error", _name_shard)
+        event.listen(engine, "engine_disposed", _close_pools)
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
         """Read the cluster's configuration file, if the URL names one."""
@@ -189,6 +190,12 @@ def _cluster_connection(connection: Connection) -> ClusterConnection:
     driver_connection = connection.connection.driver_connection
     assert isinstance(driver_connection, ClusterConnection)
     return driver_connection
+
+
+def _close_pools(engine: Engine) -> None:
+    cluster: Cluster | None = engine.dialect.cluster  # type: ignore[attr-defined]
+    if cluster is not None:
+        cluster.close_pools()
 
 
 def _name_shard(context: ExceptionContext) -> None:
