@@ -37,6 +37,7 @@ from sqlalchemy_shards.transactions.recovery import Recovery
 
 from .admission import admit_connections
 from .explain import Explanation, explain_statement
+from .facts import CHECK_SECONDS, check_cluster
 from .options import checked_scatter, key_of_model
 from .plans import PlanCache
 from .schema import create_tables, drop_tables, prepare_shards
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.transactions.commit import CommitResult
     from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
 
+    from .check import Report
     from .enlisted import EnlistedShard
 
     Undeclared = Literal["refuse", "global"]
@@ -226,6 +228,17 @@ class Cluster:
     def drop_all(self, metadata: MetaData) -> None:
         """Drop the tables where they are; the schema ``shards`` stays."""
         drop_tables(self, metadata)
+
+    def check(
+        self, metadata: MetaData | None = None, *, deadline_seconds: float | None = CHECK_SECONDS
+    ) -> Report:
+        """Look at every shard and report what is not fit, and what to do about it.
+
+        :param metadata: its tables are looked for too.
+        :param deadline_seconds: how long to wait for the shards, all of them together.
+        :raises ConfigurationError: a table is not declared, or in a way that cannot work.
+        """
+        return check_cluster(self, metadata, deadline_seconds)
 
     def dispose(self) -> None:
         """Close all pools. The cluster cannot be used afterwards."""

@@ -11,7 +11,7 @@ from sqlalchemy_shards.models.checks import check_table, undeclared_error
 from sqlalchemy_shards.models.distribution import Global, Sharded, distribution_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Engine, MetaData, Table
 
@@ -30,12 +30,10 @@ def prepare_shards(cluster: Cluster) -> None:
 
 def create_tables(cluster: Cluster, metadata: MetaData) -> None:
     """Create what is missing: global tables on their shard, all others on every shard."""
-    tables = _checked_tables(cluster, metadata)
+    tables = checked_tables(cluster, metadata)
     _on_each_shard(
         cluster,
-        lambda shard, engine: metadata.create_all(
-            engine, tables=_tables_of(cluster, shard, tables)
-        ),
+        lambda shard, engine: metadata.create_all(engine, tables=tables_on(cluster, shard, tables)),
     )
 
 
@@ -44,11 +42,15 @@ def drop_tables(cluster: Cluster, metadata: MetaData) -> None:
     tables = list(metadata.tables.values())
     _on_each_shard(
         cluster,
-        lambda shard, engine: metadata.drop_all(engine, tables=_tables_of(cluster, shard, tables)),
+        lambda shard, engine: metadata.drop_all(engine, tables=tables_on(cluster, shard, tables)),
     )
 
 
-def _checked_tables(cluster: Cluster, metadata: MetaData) -> list[Table]:
+def checked_tables(cluster: Cluster, metadata: MetaData) -> list[Table]:
+    """The tables of a cluster.
+
+    :raises ConfigurationError: a table is not declared, or in a way that cannot work.
+    """
     tables = list(metadata.tables.values())
     for table in tables:
         distribution = distribution_of(table)
@@ -63,9 +65,10 @@ def _checked_tables(cluster: Cluster, metadata: MetaData) -> list[Table]:
     return tables
 
 
-def _tables_of(cluster: Cluster, shard: str, tables: list[Table]) -> list[Table]:
+def tables_on(cluster: Cluster, shard: str, tables: Sequence[Table]) -> list[Table]:
+    """Those of the tables that belong on a shard."""
     if shard == cluster.global_shard:
-        return tables
+        return list(tables)
     return [table for table in tables if not isinstance(distribution_of(table) or Global(), Global)]
 
 
