@@ -2,15 +2,20 @@
 
 SQL before:  SELECT name FROM users ORDER BY id DESC LIMIT 10 OFFSET 20
 SQL after:   SELECT name, id AS shards_sort_0 FROM users ORDER BY id DESC LIMIT 30
+
+Fails closed: compiled as it is, the statement must give the SQL that SQLAlchemy made of it (what
+ORM options add while compiling could be missing here), and sort keys must add no table.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, bindparam
 
 from sqlalchemy_shards import _compat
+from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.plan import Window
 
 if TYPE_CHECKING:
@@ -20,7 +25,12 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.selectable import Select
 
-LIMIT_PARAMETER: Final = "shards_limit"
+ROWS_MAX: Final = 2**63 - 1
+"""LIMIT and OFFSET are bigints."""
+
+
+class NotRewritable(Exception):  # noqa: N818 (a finding: the planner refuses)
+    """The reason why no other statement can be derived from this one."""
 
 
 class Rewritten:
@@ -30,29 +40,35 @@ class Rewritten:
     identity; nothing of the original compiled statement is held.
     """
 
-    def __init__(self, statement: Select[Any], compiled: SQLCompiler, window: Window) -> None:
-        dialect = compiled.dialect
+    def __init__(
+        self, derived: SQLCompiler, original: SQLCompiler, window: Window, limit: Any
+    ) -> None:
+        dialect = derived.dialect
+        self.compiled: Any = derived
         self.window = window
-        translated: Any = {"schema_translate_map": {}} if compiled.schema_translate_map else {}
-        self.compiled: Any = statement.compile(dialect=dialect, **translated)
+        self._limit_name = None if limit is None else derived.bind_names[limit]
         self._names = tuple(
-            (name, compiled.bind_names[bind])
-            for bind, name in self.compiled.bind_names.items()
-            if bind in compiled.bind_names
+            (name, original.bind_names[bind])
+            for bind, name in derived.bind_names.items()
+            if bind is not limit
         )
         self._processors: Mapping[str, Callable[[Any], Any]] = {
             name: processor
-            for bind, name in self.compiled.bind_names.items()
+            for bind, name in derived.bind_names.items()
             if (processor := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
         }
 
     def render(
         self, context: DefaultExecutionContext, values: Mapping[str, Any]
     ) -> tuple[str, Mapping[str, Any]]:
-        """SQL text and driver parameters for one execution."""
+        """SQL text and driver parameters for one execution.
+
+        :raises UnsupportedStatement: LIMIT or OFFSET is no number of rows.
+        """
+        needed = rows_needed(self.window, values)
         parameters = {name: values[original] for name, original in self._names}
-        if self.window != Window():
-            parameters[LIMIT_PARAMETER] = rows_needed(self.window, values)
+        if self._limit_name is not None:
+            parameters[self._limit_name] = needed
         state = self.compiled.construct_expanded_state(parameters)
         processors = {**self._processors, **state.processors}
         escaped = self.compiled.escaped_bind_names or {}
@@ -66,22 +82,60 @@ class Rewritten:
 def rewrite(
     select: Select[Any], compiled: SQLCompiler, sort_keys: Sequence[Any], window: Window
 ) -> Rewritten:
-    """Add sort keys to the columns, and let each shard give all rows that may be needed."""
+    """Add sort keys to the columns, and let each shard give all rows that may be needed.
+
+    :raises NotRewritable: the derived statement would not be the same but for that.
+    """
+    if compiled.literal_execute_params:
+        raise NotRewritable("it has parameters that are rendered into its SQL at execution")
+    if _compiled(select, compiled).string != compiled.string:
+        raise NotRewritable("options such as with_loader_criteria() reach into its subqueries")
     statement = select.add_columns(
         *(key.label(f"shards_sort_{index}") for index, key in enumerate(sort_keys))
     )
+    limit: Any = None
     if window.limit is not None:
-        limit: Any = bindparam(LIMIT_PARAMETER, type_=BigInteger())
+        limit = bindparam("shards_limit", type_=BigInteger(), unique=True)
         statement = statement.limit(limit)
     if window.offset is not None:
         statement = statement.offset(None)
-    return Rewritten(statement, compiled, window if window.limit is not None else Window())
+    derived: Any = _compiled(statement, compiled)
+    if derived.rendered_tables != compiled.rendered_tables:  # type: ignore[attr-defined]
+        raise NotRewritable("ORDER BY names a table that is not in its FROM list")
+    if any(bind not in compiled.bind_names for bind in derived.bind_names if bind is not limit):
+        raise NotRewritable("its subqueries make parameters of their own when they are compiled")
+    return Rewritten(derived, compiled, window, limit)
+
+
+def _compiled(statement: Select[Any], compiled: SQLCompiler) -> Any:
+    translation: Any = compiled.schema_translate_map
+    return statement.compile(
+        dialect=compiled.dialect,
+        **({"schema_translate_map": translation} if translation else {}),
+    )
 
 
 def rows_needed(window: Window, values: Mapping[str, Any]) -> int | None:
-    """How many rows of each shard can be part of the answer; None: all."""
-    limit = None if window.limit is None else values[window.limit]
-    if limit is None:
+    """How many rows of each shard can be part of the answer; None: all.
+
+    :raises UnsupportedStatement: LIMIT or OFFSET is no number of rows.
+    """
+    limit = None if window.limit is None else _row_count(values[window.limit])
+    offset = None if window.offset is None else _row_count(values[window.offset])
+    return None if limit is None else min(limit + (offset or 0), ROWS_MAX)
+
+
+def _row_count(value: Any) -> int | None:
+    if value is None:
         return None
-    offset = 0 if window.offset is None else values[window.offset]
-    return int(limit) + int(offset or 0)
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or not 0 <= count <= ROWS_MAX:
+        # PostgreSQL rounds what is no integer; Python does not round alike.
+        raise UnsupportedStatement(
+            f"LIMIT and OFFSET over several shards must be integers from 0 to {ROWS_MAX}",
+            "give whole numbers of rows",
+        )
+    return count

@@ -12,13 +12,13 @@ statement is *unreadable*.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Table
 from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy.sql.elements import BindParameter, ColumnClause, TextClause
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import (
     CTE,
     Alias,
@@ -43,11 +43,13 @@ from sqlalchemy_shards.models.distribution import Global, Reference, Sharded, di
 from sqlalchemy_shards.models.key_types import KeyType, family_of, key_type_of
 
 from .inserts import inserted_key
+from .nested import CONSTANT_TEXT, TEXT_THAT_READS, is_row_by_row, why_not_alike
 from .predicates import Reading, condition_on, equalities_with_parameters, key_equalities
 from .roots import choose_roots
 from .row_wise import why_not_row_wise
 from .scopes import Derived, Occurrence, Place, Scope, leaves
 from .sources import StatementKind, StatementSources
+from .targets import other_tables, plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -58,10 +60,6 @@ if TYPE_CHECKING:
     from .conditions import Parameter
 
 CATALOG_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
-
-_TEXT_THAT_READS: Final = re.compile(
-    r"\b(select|from|join|table|with|values|insert|update|delete|call|execute|copy)\b", re.I
-)
 
 
 def analyse(
@@ -145,7 +143,7 @@ class _Walk:
         shape = _compat.select_shape(final)
         columns = tuple(final.selected_columns)
         is_simple = (
-            self.obstacle is None and _is_row_by_row(shape) and why_not_row_wise(columns) is None
+            self.obstacle is None and is_row_by_row(shape) and why_not_row_wise(columns) is None
         )
         self.obstacle = obstacle or self.obstacle
         where = [*scope.conjuncts]
@@ -156,6 +154,11 @@ class _Walk:
             self._cte(cte, scope)
         for expression in (*final.get_children(), *scope.conjuncts):
             self._expression(expression, scope)
+        if parent is not None or depth > 0 or is_from:
+            is_sharded = len(self.occurrences) > first
+            self.hinder_if(why_not_alike(final, shape, is_sharded=is_sharded))
+            if shape.embellished:
+                self.unreadable = "a subquery holds raw SQL text as prefix, suffix or hint"
         return Derived(
             tuple(scope.resolve(_unlabelled(column), self.occurrences) for column in columns),
             frozenset(range(first, len(self.occurrences))),
@@ -233,6 +236,7 @@ class _Walk:
     def _join(self, join: Join, scope: Scope, *, is_kept: bool) -> set[int]:
         if join.full:
             self.hinder("FULL JOIN fills both sides with NULLs")
+        self.hinder_if(why_not_row_wise([join.onclause]))
         left = self._from(join.left, scope, is_kept=is_kept and not join.full)
         right = self._from(
             join.right, scope, is_kept=is_kept and not join.isouter and not join.full
@@ -352,20 +356,27 @@ class _Walk:
                 self._text(str(node.name))
             elif isinstance(node, TableValuedAlias):
                 self._expression(node.element, scope)
+            elif isinstance(node, FunctionElement):  # SQLAlchemy makes them FROM clauses, too
+                pending.extend(node.get_children())
             elif isinstance(node, (FromClause, BindParameter)) or node is None:
                 continue  # FROM lists are walked apart
             else:
                 pending.extend(node.get_children())
 
     def _text(self, text: str) -> None:
-        if _TEXT_THAT_READS.search(text):
+        if TEXT_THAT_READS.search(text):
             self.unreadable = "it holds raw SQL text that may read tables"
-        elif text != "*":
+        elif not CONSTANT_TEXT.fullmatch(text):
             self.hinder("it holds raw SQL text")
 
     def hinder(self, reason: str) -> None:
         """Remember why the statement cannot run on several shards as it is."""
         self.obstacle = self.obstacle or reason
+
+    def hinder_if(self, reason: str | None) -> None:
+        """As `hinder`, if there is a reason."""
+        if reason is not None:
+            self.hinder(reason)
 
     # -- data modification --
 
@@ -382,7 +393,8 @@ class _Walk:
         self._from(target, scope, is_kept=True)
         values = _compat.dml_values(compiled) or {}
         where = [statement.whereclause] if statement.whereclause is not None else []
-        for table in _other_tables([*where, *values.values()], target):
+        others = other_tables([*where, *values.values()], target)
+        for table in others:
             self._from(table, scope, is_kept=False)
         scope.directly_enclosing = scope.enclosing = frozenset(scope.names)
         self._restrict(where, scope, scope.own)
@@ -391,9 +403,11 @@ class _Walk:
                 self._expression(expression, scope)
         for cte in _compat.dml_ctes(statement):
             self._cte(cte, scope)
-        table = _plain_table(target)
+        table = plain_table(target)
         distribution = self._distribution(table)
         changed: set[str] = set()
+        if others and isinstance(distribution, Reference) and isinstance(statement, Update):
+            self.hinder("UPDATE ... FROM picks one of several rows that match, each copy its own")
         if isinstance(distribution, Sharded) and isinstance(statement, Update):
             named = set(values) | set(compiled.column_keys or ())
             changed = named.intersection(distribution.key)
@@ -410,9 +424,9 @@ class _Walk:
         scope = Scope(names={table: None})
         if statement.select is not None:
             self.query(statement.select, None, is_from=True, depth=1)
-            self.hinder("INSERT ... SELECT would have to move rows between shards")
+            if self.occurrences or self.globals:
+                self.hinder("INSERT ... SELECT would have to move rows between shards")
         clause = _compat.post_values_clause(statement)
-        values = _compat.dml_values(compiled) or {}
         changed: tuple[str, ...] = ()
         if clause is not None:
             set_columns, expressions = _compat.on_conflict_parts(clause)
@@ -420,9 +434,8 @@ class _Walk:
                 changed = tuple(sorted(set(set_columns).intersection(distribution.key)))
             for expression in expressions:
                 self._expression(expression, scope)
-        for expression in (*values.values(), *_compat.returning(statement)):
-            if hasattr(expression, "get_children"):
-                self._expression(expression, scope)
+        for expression in (*_compat.dml_expressions(compiled), *_compat.returning(statement)):
+            self._expression(expression, scope)
         for cte in _compat.dml_ctes(statement):
             self._cte(cte, scope)
         self.seen[table] += 1
@@ -470,42 +483,8 @@ class _Walk:
         )
 
 
-def _is_row_by_row(shape: _compat.SelectShape) -> bool:
-    """Whether a SELECT gives its rows without looking at several of them at once."""
-    return not (
-        shape.limit is not None
-        or shape.offset is not None
-        or shape.fetch is not None
-        or shape.group_by
-        or shape.having
-        or shape.distinct
-        or shape.for_update
-        or shape.embellished
-    )
-
-
 def _unlabelled(column: Any) -> Any:
     return getattr(column, "element", column) if column.__visit_name__ == "label" else column
-
-
-def _plain_table(target: Any) -> Table:
-    return target if isinstance(target, Table) else target.element
-
-
-def _other_tables(expressions: Iterable[Any], target: FromClause) -> list[FromClause]:
-    """FROM elements that the expressions of an UPDATE or DELETE name besides its target."""
-    found: dict[FromClause, None] = {}
-    pending = [each for each in expressions if hasattr(each, "get_children")]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, SelectBase):
-            continue
-        if isinstance(node, ColumnClause):
-            if not node.is_literal and node.table is not None and node.table != target:
-                found[node.table] = None
-            continue
-        pending.extend(node.get_children())
-    return list(found)
 
 
 __all__ = ["CATALOG_SCHEMAS", "Place", "analyse"]
