@@ -73,10 +73,13 @@ class SelectShape(NamedTuple):
     group_by: tuple[ColumnElement[Any], ...]
     having: tuple[ColumnElement[Any], ...]
     distinct: bool
+    distinct_on: bool
     for_update: bool
     independent_ctes: tuple[Any, ...]
     embellished: bool
     """It has prefixes, suffixes or statement hints: raw text that cannot be looked into."""
+    extended: bool
+    """It has clauses of syntax extensions, such as DISTINCT ON of SQLAlchemy 2.1."""
 
 
 def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
@@ -89,6 +92,7 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
         group_by=tuple(select._group_by_clauses),
         having=tuple(getattr(select, "_having_criteria", ())),
         distinct=bool(getattr(select, "_distinct", False) or getattr(select, "_distinct_on", ())),
+        distinct_on=bool(getattr(select, "_distinct_on", ())),
         for_update=select._for_update_arg is not None,
         independent_ctes=tuple(select._independent_ctes),
         embellished=bool(
@@ -96,7 +100,24 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
             or getattr(select, "_suffixes", ())
             or getattr(select, "_statement_hints", ())
         ),
+        extended=has_extensions(select),
     )
+
+
+def has_extensions(statement: Any) -> bool:
+    """Whether ``ext()`` (SQLAlchemy 2.1) put clauses into a statement that only it knows."""
+    positions = getattr(statement, "_position_map", {})
+    known = "_post_values_clause"  # ON CONFLICT, which is read
+    return any(
+        getattr(statement, name, None) is not None for name in positions.values() if name != known
+    )
+
+
+def label_meanings(compiled: SQLCompiler) -> Mapping[str, ColumnElement[Any]]:
+    """What the names in ``order_by("name")`` stand for: columns of a compiled SELECT, or of its
+    FROM list."""
+    state: Any = compiled.compile_state
+    return state._label_resolve_dict[0]  # type: ignore[no-any-return]
 
 
 # -- data modification ------------------------------------------------------------------------
@@ -108,6 +129,15 @@ def dml_values(compiled: SQLCompiler) -> Mapping[str, Any] | None:
     if not parameters:
         return None
     return {getattr(column, "key", column): value for column, value in parameters.items()}
+
+
+def dml_expressions(compiled: SQLCompiler) -> list[Any]:
+    """Every SQL expression that ``values()`` gives a column, of all rows of a VALUES list."""
+    state = compiled.compile_state
+    rows = getattr(state, "_multi_parameters", None) or [getattr(state, "_dict_parameters", None)]
+    return [
+        value for row in rows if row for value in row.values() if hasattr(value, "get_children")
+    ]
 
 
 def multi_values(insert: Insert) -> Sequence[Sequence[Mapping[Any, Any]]]:
@@ -150,7 +180,8 @@ def raw_parameters(context: DefaultExecutionContext) -> Mapping[str, Any]:
     """Bind name -> value before bind processing, of the first parameter set of an execution.
 
     Expanding and literal-execute parameters are popped from ``compiled_parameters`` once they
-    were rendered; here they stand under their own names again, expanding ones as lists.
+    were rendered; here expanding ones stand under their own names again, as lists. The values of
+    literal-execute ones are not kept anywhere, so they are missing.
     """
     compiled: Any = context.compiled
     if not compiled.post_compile_params and not compiled.literal_execute_params:
@@ -163,12 +194,6 @@ def raw_parameters(context: DefaultExecutionContext) -> Mapping[str, Any]:
             width = len(bind.type.types)
             parts = [tuple(parts[i : i + width]) for i in range(0, len(parts), width)]
         values[name] = parts
-    for bind in compiled.literal_execute_params:
-        name = compiled.bind_names[bind]
-        if name not in values:
-            values[name] = compiled.construct_params(
-                extracted_parameters=context.extracted_parameters, escape_names=False
-            )[name]
     return values
 
 

@@ -130,7 +130,9 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
         return _every_copy(given, plan, around, named)
     if given.is_many:
         return _many(given, plan, around, named)
-    route = named or _routed(given, plan, around, context_values(given, plan))
+    if named is not None:
+        return _one_statement(given, plan, around, _with_one_copy(named, plan))
+    route = _routed(given, plan, around, context_values(given, plan))
     return _one_statement(given, plan, around, route)
 
 
@@ -140,6 +142,14 @@ def context_values(given: Given, plan: StatementPlan) -> ExecutionValues:
 
 
 _ROUTING_OPTIONS = frozenset(("shard", "shard_key"))
+
+
+def _with_one_copy(named: Route, plan: StatementPlan) -> Route:
+    """Of the shards that an option names, one where only copies of reference tables are read."""
+    sources = plan.sources
+    if sources.roots or sources.reads_global or not sources.reads_reference:
+        return named
+    return Route(named.shards[:1], named.reason)
 
 
 # -- without looking into the statement --------------------------------------------------------
@@ -417,7 +427,8 @@ def _check_insert(
     if sources.roots or sources.reads_global:
         values = ExecutionValues(given.context.compiled_parameters[0], plan.processors)
         read = route_of(sources, around.territory, values)
-        if given.is_many or read.shards != route.shards:
+        is_one_row = len(given.context.compiled_parameters) == 1
+        if not is_one_row or not read.is_single or read.shards != route.shards:
             raise UnsupportedStatement(
                 f"the INSERT into {sources.target!r} reads tables of other shards than its row's",
                 "read first, and insert plain values",

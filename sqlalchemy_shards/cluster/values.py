@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy_shards.models.key_types import NotOfFamily
-from sqlalchemy_shards.routing.conditions import UnusableValue
+from sqlalchemy_shards.routing.conditions import UnknownValue, UnusableValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,9 @@ class ExecutionValues:
 
     def one(self, parameter: Parameter) -> Any:
         """The value as the column stores it, None for NULL. Raises `UnusableValue`."""
-        return self._stored(parameter, self.parameters.get(parameter.name))
+        if parameter.name not in self.parameters:
+            raise UnknownValue(parameter.name)
+        return self._stored(parameter, self.parameters[parameter.name])
 
     def many(self, parameter: Parameter) -> Sequence[Any]:
         """The values of an expanding parameter, without NULLs. Raises `UnusableValue`."""

@@ -74,7 +74,7 @@ def _windowed(
     limit = None if window.limit is None else values[window.limit]
     offset = None if window.offset is None else values[window.offset]
     start = int(offset or 0)
-    return islice(rows, start, None if limit is None else start + int(limit))
+    return islice(rows, start, None if limit is None else min(start + int(limit), BIGINT_MAX))
 
 
 def _aggregate_row(

@@ -8,9 +8,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import Grouping, Label, UnaryExpression
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.sql.selectable import Select
+    from collections.abc import Mapping, Sequence
 
 
 class Ordering(NamedTuple):
@@ -21,8 +19,11 @@ class Ordering(NamedTuple):
     nulls_first: bool
 
 
-def orderings(select: Select[Any], order_by: Sequence[Any]) -> tuple[Ordering, ...] | None:
-    """The keys of an ORDER BY clause, or None where one of them cannot be understood."""
+def orderings(order_by: Sequence[Any], labels: Mapping[str, Any]) -> tuple[Ordering, ...] | None:
+    """The keys of an ORDER BY clause, or None where one of them cannot be understood.
+
+    :param labels: what a name given as a string stands for.
+    """
     found = []
     for clause in order_by:
         descending: bool | None = None
@@ -40,7 +41,7 @@ def orderings(select: Select[Any], order_by: Sequence[Any]) -> tuple[Ordering, .
                 expression = expression.element
             else:
                 break
-        expression = _named(select, expression)
+        expression = _named(expression, labels)
         if expression is None:
             return None
         is_descending = bool(descending)
@@ -60,17 +61,17 @@ _MODIFIERS = (
 )
 
 
-def _named(select: Select[Any], expression: Any) -> Any:
-    """The expression itself; for a name or label, the selected expression it stands for."""
+def _named(expression: Any, labels: Mapping[str, Any]) -> Any:
+    """The expression itself; for a name or label, the expression it stands for."""
     while isinstance(expression, Grouping):
         expression = expression.element
     if isinstance(expression, Label):
         return expression.element
     if expression.__visit_name__ == "textual_label_reference":
-        matches = [column for column in select.selected_columns if column.key == expression.element]
-        if len(matches) != 1:
-            return None
-        return _named(select, matches[0])
-    if expression.__visit_name__ in ("textclause", "clauselist"):
+        meant = labels.get(expression.element)
+        return None if meant is None else _named(meant, labels)
+    if expression.__visit_name__ in ("textclause", "clauselist", "tuple"):
         return None
+    if getattr(expression, "is_literal", False):
+        return None  # a number here is the position of a column
     return expression

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sqlalchemy.sql.dml import UpdateBase
-from sqlalchemy.sql.elements import BindParameter, Label
+from sqlalchemy.sql.dml import Insert, UpdateBase
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, Label
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import distinct_op
 from sqlalchemy.sql.selectable import Select
@@ -30,7 +30,7 @@ from sqlalchemy_shards.plan import (
 from sqlalchemy_shards.routing.row_wise import why_not_row_wise
 
 from .ordering import Ordering, orderings
-from .rewriting import Rewritten, rewrite
+from .rewriting import NotRewritable, Rewritten, rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,10 +115,8 @@ def _readable(draft: _Draft) -> None:
 def _additive(draft: _Draft) -> None:
     """The rows of an answer come from one shard each, or every copy is changed alike."""
     sources = draft.sources
-    if sources.writes_reference:
-        if sources.tables or sources.reads_global:
-            raise Refusal("it would fill a reference table from rows that not every shard has")
-        return
+    if sources.writes_reference and (sources.tables or sources.reads_global):
+        raise Refusal("it would fill a reference table from rows that not every shard has")
     if sources.obstacle is not None:
         raise Refusal(sources.obstacle)
 
@@ -128,11 +126,15 @@ def _deterministic_write(draft: _Draft) -> None:
     statement = draft.statement
     if not isinstance(statement, UpdateBase):
         return
-    expressions: list[Any] = list((_compat.dml_values(draft.compiled) or {}).values())
+    if _compat.has_extensions(statement):
+        raise Refusal("it has a clause of a syntax extension")
+    expressions: list[Any] = _compat.dml_expressions(draft.compiled)
     where = getattr(statement, "whereclause", None)
     expressions += [where] if where is not None else []
     expressions += _compat.returning(statement)
-    reason = why_not_row_wise(each for each in expressions if hasattr(each, "get_children"))
+    conflict = _compat.post_values_clause(statement) if isinstance(statement, Insert) else None
+    expressions += _compat.on_conflict_parts(conflict)[1] if conflict is not None else []
+    reason = why_not_row_wise(expressions)
     if reason is not None:
         raise Refusal(reason, "compute the value in the application and pass it as a parameter")
 
@@ -148,6 +150,8 @@ def _plain_select(draft: _Draft) -> None:
         raise Refusal("GROUP BY and HAVING over several shards are not supported yet")
     if shape.distinct:
         raise Refusal("DISTINCT over several shards is not supported yet")
+    if shape.extended:
+        raise Refusal("clauses of syntax extensions over several shards are not supported")
     if shape.fetch is not None:
         raise Refusal("FETCH over several shards is not supported yet", "use limit()")
     if shape.embellished:
@@ -170,11 +174,21 @@ def _aggregates(draft: _Draft) -> None:
     draft.aggregates = tuple(each for each in found if each is not None)
 
 
+def _order(draft: _Draft) -> None:
+    """The order is one that Python can merge exactly."""
+    if draft.shape is None or draft.aggregates is not None:
+        return
+    found = orderings(draft.shape.order_by, _compat.label_meanings(draft.compiled))
+    if found is None:
+        raise Refusal("ORDER BY names something that is not a column or expression")
+    draft.orderings = found
+
+
 def _row_wise(draft: _Draft) -> None:
     """Every expression gives on a shard what it would give on one database."""
     if draft.shape is None:
         return
-    statement, shape = draft.statement, draft.shape
+    statement = draft.statement
     expressions: list[Any] = []
     for column in statement.selected_columns:
         if draft.aggregates is None:
@@ -184,20 +198,10 @@ def _row_wise(draft: _Draft) -> None:
     expressions += [statement.whereclause] if statement.whereclause is not None else []
     for element in statement.get_final_froms():
         expressions += _on_clauses(element)
-    expressions += shape.order_by if draft.aggregates is None else ()
-    reason = why_not_row_wise(each for each in expressions if not _is_label_reference(each))
+    expressions += [ordering.expression for ordering in draft.orderings]
+    reason = why_not_row_wise(expressions)
     if reason is not None:
         raise Refusal(reason)
-
-
-def _order(draft: _Draft) -> None:
-    """The order is one that Python can merge exactly."""
-    if draft.shape is None or draft.aggregates is not None:
-        return
-    found = orderings(draft.statement, draft.shape.order_by)
-    if found is None:
-        raise Refusal("ORDER BY names something that is not a column or expression")
-    draft.orderings = found
 
 
 def _limit(draft: _Draft) -> None:
@@ -221,8 +225,8 @@ PASSES: Final[tuple[Callable[[_Draft], None], ...]] = (
     _deterministic_write,
     _plain_select,
     _aggregates,
-    _row_wise,
     _order,
+    _row_wise,
     _limit,
 )
 
@@ -244,20 +248,31 @@ def _merge_rows(draft: _Draft) -> Prepared:
                     column=visible + index,
                     descending=ordering.descending,
                     nulls_first=ordering.nulls_first,
-                    is_byte_order=draft.facts.orders_by_code_point(ordering.expression),
+                    is_byte_order=_is_byte_order(draft, ordering.expression),
                 )
                 for index, ordering in enumerate(draft.orderings)
             ),
             visible=visible,
             window=draft.window,
         )
-    rewritten = rewrite(
-        draft.statement,
-        draft.compiled,
-        [ordering.expression for ordering in draft.orderings],
-        draft.window,
-    )
+    try:
+        rewritten = rewrite(
+            draft.statement,
+            draft.compiled,
+            [ordering.expression for ordering in draft.orderings],
+            draft.window,
+        )
+    except NotRewritable as reason:
+        raise Refusal(str(reason)) from None
     return Prepared(Scatter(merge, is_rewritten=True), rewritten)
+
+
+def _is_byte_order(draft: _Draft, expression: Any) -> bool:
+    # Under a schema_translate_map the column may be another one at each execution.
+    is_column = isinstance(expression, ColumnClause)
+    if is_column and draft.compiled.schema_translate_map:
+        return False
+    return draft.facts.orders_by_code_point(expression)
 
 
 def _aggregate(column: Any) -> Aggregate | None:
@@ -285,7 +300,3 @@ def _on_clauses(element: Any) -> list[Any]:
     if hasattr(element, "onclause"):
         return [element.onclause, *_on_clauses(element.left), *_on_clauses(element.right)]
     return []
-
-
-def _is_label_reference(expression: Any) -> bool:
-    return "label_reference" in expression.__visit_name__

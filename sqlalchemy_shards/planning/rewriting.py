@@ -13,10 +13,11 @@ import operator
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, bindparam
+from sqlalchemy.sql.selectable import Join
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import UnsupportedStatement
-from sqlalchemy_shards.plan import Window
+from sqlalchemy_shards.routing.scopes import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.selectable import Select
 
+    from sqlalchemy_shards.plan import Window
+
 ROWS_MAX: Final = 2**63 - 1
 """LIMIT and OFFSET are bigints."""
 
 
-class NotRewritable(Exception):  # noqa: N818 (a finding: the planner refuses)
+class NotRewritable(Exception):
     """The reason why no other statement can be derived from this one."""
 
 
@@ -100,11 +103,16 @@ def rewrite(
     if window.offset is not None:
         statement = statement.offset(None)
     derived: Any = _compiled(statement, compiled)
-    if derived.rendered_tables != compiled.rendered_tables:  # type: ignore[attr-defined]
+    if _names_in_from(statement) != _names_in_from(select):
         raise NotRewritable("ORDER BY names a table that is not in its FROM list")
     if any(bind not in compiled.bind_names for bind in derived.bind_names if bind is not limit):
         raise NotRewritable("its subqueries make parameters of their own when they are compiled")
     return Rewritten(derived, compiled, window, limit)
+
+
+def _names_in_from(select: Select[Any]) -> set[Any]:
+    elements = (leaf for element in select.get_final_froms() for leaf in leaves(element))
+    return {each for each in elements if not isinstance(each, Join)}
 
 
 def _compiled(statement: Select[Any], compiled: SQLCompiler) -> Any:

@@ -88,11 +88,15 @@ class UnusableValue(Exception):
     """A value is not of the key column's type: nothing can be told from it."""
 
 
+class UnknownValue(UnusableValue):
+    """A parameter has no value that routing could read."""
+
+
 class ValueReader(Protocol):
     """Gives the values of one execution, as the column's type binds them."""
 
     def one(self, parameter: Parameter) -> Any:
-        """The value, None for NULL. Raises `UnusableValue`."""
+        """The value, None for NULL. Raises `UnusableValue`, `UnknownValue` where there is none."""
 
     def many(self, parameter: Parameter) -> Sequence[Any]:
         """The values of an expanding parameter, without NULLs. Raises `UnusableValue`."""

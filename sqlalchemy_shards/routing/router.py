@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy_shards.errors import MissingShardKey, RoutingError, UnknownShard
 
-from .conditions import UNBOUND, UnusableValue, bindings
+from .conditions import UNBOUND, UnknownValue, UnusableValue, bindings
 from .route import Reason, Route
 
 if TYPE_CHECKING:
@@ -173,6 +173,8 @@ def shard_of_row(inserted: InsertedKey, shard_map: ShardMap, values: ValueReader
             )
         try:
             value = values.one(parameter)
+        except UnknownValue:
+            value = None
         except UnusableValue as error:
             raise RoutingError(
                 f"the value given for shard-key column {inserted.table}.{column} is of type "

@@ -19,6 +19,7 @@ from sqlalchemy.sql.elements import (
     ClauseList,
     CollationClause,
     ColumnClause,
+    ExpressionClauseList,
     Extract,
     False_,
     Grouping,
@@ -52,11 +53,15 @@ ROW_WISE_FUNCTIONS: Final = frozenset(
 )
 """Functions of PostgreSQL that are immutable, or stable under settings that shards share."""
 
-AGGREGATES: Final = frozenset(
+ORDERED_AGGREGATES: Final = frozenset(
     """
-    array_agg avg bit_and bit_or bool_and bool_or count every json_agg json_object_agg jsonb_agg
-    jsonb_object_agg max min string_agg sum
+    array_agg json_agg json_object_agg jsonb_agg jsonb_object_agg string_agg
     """.split()
+)
+"""Aggregates whose result depends on the order in which rows happen to lie."""
+
+AGGREGATES: Final = ORDERED_AGGREGATES | frozenset(
+    "avg bit_and bit_or bool_and bool_or count every max min sum".split()
 )
 
 _TRANSPARENT: Final = (
@@ -69,6 +74,7 @@ _TRANSPARENT: Final = (
     ClauseList,
     CollationClause,
     ColumnClause,
+    ExpressionClauseList,
     Extract,
     False_,
     Grouping,
@@ -81,6 +87,8 @@ _TRANSPARENT: Final = (
     TypeCoerce,
     UnaryExpression,
 )
+
+_LABELS: Final = frozenset({"label_reference", "textual_label_reference"})
 
 
 def why_not_row_wise(expressions: Iterable[Any], *, aggregates_too: bool = False) -> str | None:
@@ -103,7 +111,7 @@ def why_not_row_wise(expressions: Iterable[Any], *, aggregates_too: bool = False
             if reason is not None:
                 return reason
             pending.extend((child, is_inside_subquery) for child in node.get_children())
-        elif isinstance(node, _TRANSPARENT):
+        elif isinstance(node, _TRANSPARENT) or node.__visit_name__ in _LABELS:
             pending.extend((child, is_inside_subquery) for child in node.get_children())
         elif not is_inside_subquery or not getattr(node, "is_selectable", False):
             return f"{_spoken(node)} is not known to be the same on every shard"

@@ -1,0 +1,65 @@
+"""What a SELECT inside another one must be like, so that every shard may run it by itself.
+
+A subquery that reads sharded rows is tied to its row by the key (`analysis` sees to that). What is
+left are subqueries that compute something from copies, or from nothing: it must be the same on
+every shard, although copies of a reference table need not hold their rows in the same order.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.visitors import iterate
+
+from .row_wise import ORDERED_AGGREGATES, why_not_row_wise
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.selectable import Select
+
+    from sqlalchemy_shards._compat import SelectShape
+
+TEXT_THAT_READS: Final = re.compile(
+    r"\b(select|from|join|table|with|values|insert|update|delete|call|execute|copy)\b", re.I
+)
+"""Raw SQL that may name tables, so that it cannot be told what a statement reads."""
+
+CONSTANT_TEXT: Final = re.compile(r"\s*(\*|\d+|null|true|false)\s*", re.I)
+"""Raw SQL without any meaning of its own, as the ORM writes it into EXISTS."""
+
+
+def is_row_by_row(shape: SelectShape) -> bool:
+    """Whether a SELECT gives its rows without looking at several of them at once."""
+    return not (
+        shape.limit is not None
+        or shape.offset is not None
+        or shape.fetch is not None
+        or shape.group_by
+        or shape.having
+        or shape.distinct
+        or shape.for_update
+        or shape.embellished
+        or shape.extended
+    )
+
+
+def why_not_alike(select: Select[Any], shape: SelectShape, *, is_sharded: bool) -> str | None:
+    """Why a nested SELECT may give something else on every shard than on one database; or None.
+
+    :param is_sharded: it reads sharded rows, which are all on the shard of their key.
+    """
+    reason = why_not_row_wise([select], aggregates_too=True)
+    if shape.extended:
+        return "a subquery holds a clause of a syntax extension"
+    if reason is not None or is_sharded:
+        return reason
+    if shape.limit is not None or shape.offset is not None or shape.fetch is not None:
+        return "a subquery picks rows of a reference table, which may lie in any order"
+    if shape.distinct_on:
+        return "DISTINCT ON picks rows of a reference table, which may lie in any order"
+    for node in iterate(select):
+        name = getattr(node, "name", None)
+        if isinstance(node, FunctionElement) and str(name).lower() in ORDERED_AGGREGATES:
+            return f"{name}() depends on the order of a reference table's rows"
+    return None
