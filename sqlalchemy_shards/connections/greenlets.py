@@ -127,7 +127,11 @@ class Hub:
             self._give_up(error)
             raise
         finally:
-            self._selector.close()
+            try:
+                self._close_rest()
+            finally:
+                self._close_rest()  # where yet another interruption cut it short
+                self._selector.close()
         return [
             outcome or Outcome(branch.shard, None, self._deadline_error(branch.shard, _UNBEGUN))
             for branch, outcome in zip(self._branches, self._outcomes, strict=True)
@@ -345,18 +349,14 @@ class Hub:
     # Giving up
 
     def _give_up(self, cause: BaseException | None) -> None:
-        """Cancel, drain and close; ``cause`` is what interrupted, None for the deadline.
+        """Cancel and drain; ``cause`` is what interrupted, None for the deadline.
 
-        A second interruption cuts the draining short and is raised.
+        A second interruption is raised, which cuts the draining short.
         """
-        if self._drain_over:
-            return
-        self._gave_up, self._cause = True, cause
-        self._queue.clear()
-        try:
+        if not self._gave_up:
+            self._gave_up, self._cause = True, cause
+            self._queue.clear()
             self._cancel_and_drain()
-        finally:
-            self._close_rest()
 
     def _cancel_and_drain(self) -> None:
         until = monotonic() + self._drain_seconds
@@ -393,6 +393,8 @@ class Hub:
 
     def _close_rest(self) -> None:
         """Close every connection that still has a statement or a cancel request under way."""
+        if not self._live:
+            return
         self._drain_over = True
         rest = [branch for branch in self._live if not branch.dead]
         for branch in rest:
@@ -401,6 +403,7 @@ class Hub:
                 branch.connection.pgconn.finish()
         for connection in self._cancelling:
             connection.pgconn.finish()
+        self._live.clear()
         second: BaseException | None = None
         for branch in rest:
             try:
