@@ -120,6 +120,17 @@ def label_meanings(compiled: SQLCompiler) -> Mapping[str, ColumnElement[Any]]:
     return state._label_resolve_dict[0]  # type: ignore[no-any-return]
 
 
+def with_more_columns(select: Select[Any], columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    """Add columns to a SELECT that the ORM is done with.
+
+    ``add_columns()`` alone would hand it to the ORM once more where a column is a mapped one, and
+    criteria that the ORM has put in, as of single-table inheritance, would be put in twice.
+    """
+    added = select.add_columns(*columns)
+    added._propagate_attrs = select._propagate_attrs
+    return added
+
+
 # -- data modification ------------------------------------------------------------------------
 
 

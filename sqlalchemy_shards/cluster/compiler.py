@@ -26,5 +26,10 @@ class ShardsCompiler(PGCompiler_psycopg):
 
     def visit_insert(self, insert_stmt: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write an INSERT, whose target is written without `visit_table`."""
-        self.rendered_tables[insert_stmt.table] += 1
-        return super().visit_insert(insert_stmt, *arguments, **keywords)
+        is_outermost = not self.stack
+        written = super().visit_insert(insert_stmt, *arguments, **keywords)
+        state: Any = self.dml_compile_state
+        # The ORM's bulk INSERT into several tables is one statement with another table each time.
+        target = state.statement.table if is_outermost else insert_stmt.table
+        self.rendered_tables[target] += 1
+        return written

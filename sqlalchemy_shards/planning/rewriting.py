@@ -93,8 +93,8 @@ def rewrite(
         raise NotRewritable("it has parameters that are rendered into its SQL at execution")
     if _compiled(select, compiled).string != compiled.string:
         raise NotRewritable("options such as with_loader_criteria() reach into its subqueries")
-    statement = select.add_columns(
-        *(key.label(f"shards_sort_{index}") for index, key in enumerate(sort_keys))
+    statement = _compat.with_more_columns(
+        select, [key.label(f"shards_sort_{index}") for index, key in enumerate(sort_keys)]
     )
     limit: Any = None
     if window.limit is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from sqlalchemy import func, inspect, select, update
 from sqlalchemy.exc import (
@@ -148,7 +150,7 @@ class TestWriting:
         make_session = sessionmaker(**arguments)
         with make_session.begin() as session:
             session.add_all([m.Customer(id=number, name="kept") for number in CUSTOMERS])
-        with pytest.raises(ZeroDivisionError), make_session.begin() as session:
+        with suppress(ZeroDivisionError), make_session.begin() as session:
             session.add_all([m.Customer(id=100 + number, name="lost") for number in CUSTOMERS])
             session.flush()
             1 / 0
