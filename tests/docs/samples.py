@@ -1,12 +1,12 @@
 """The fenced blocks of a Markdown page, run one after the other in one namespace.
 
-- `python` runs. A `text` block behind it that is titled "Output" is what it prints; one that is
-  titled with the name of an error class is the message of that error, which the block raises.
-  White space counts once, `...` stands for anything.
+- `python` runs. A `text` block right behind it is what it prints; or, where it begins with the name
+  of an error class and a colon, the error that it raises. White space counts once, `...` stands
+  for anything.
 - `sql` runs on shard s0, and is rolled back.
 - `toml` is a configuration without faults. `shell` holds commands of `shards` that exist.
-- A block titled with a file name is written under that name into the working directory, and run
-  only if something imports it.
+- A block whose first line is `# ` and a file name is written under that name into the working
+  directory; Python is then run only if something imports it.
 - The URLs of the pages (`postgresql+psycopg://app@db0/shop`, `db1`, ...) stand for real shards.
 """
 
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
-OUTPUT = "Output"
-
-_TITLE = re.compile(r'title="([^"]*)"')
-_FILE_NAME = re.compile(r"[\w/]+\.\w+")
+_FILE_NAME = re.compile(r"# ([\w/]+\.\w+)\n")
+_ERROR = re.compile(r"([A-Z]\w+): ")
 _URL = re.compile(r"postgresql\+psycopg://app(?::[^@\s]*)?@db(\d)/shop")
 
 
@@ -47,7 +45,6 @@ class Sample:
     page: Path
     line: int
     language: str
-    title: str
     text: str
 
     @property
@@ -56,18 +53,23 @@ class Sample:
 
     @property
     def file_name(self) -> str | None:
-        return self.title if _FILE_NAME.fullmatch(self.title) else None
+        found = _FILE_NAME.match(self.text)
+        return found and found[1]
+
+    @property
+    def error_name(self) -> str | None:
+        found = _ERROR.match(self.text) if self.language == "text" else None
+        return found and found[1]
 
 
 def read_samples(page: Path) -> list[Sample]:
-    """The fenced blocks of a page, those in lists and admonitions included."""
-    tokens = MarkdownIt().parse(_without_admonitions(page.read_text(encoding="utf-8")))
+    """The fenced blocks of a page, those in lists included."""
+    tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
     return [
         Sample(
             page,
             token.map[0] + 2,
             token.info.split(" ")[0],
-            (_TITLE.search(token.info) or ("", ""))[1],
             token.content,
         )
         for token in tokens
@@ -76,7 +78,7 @@ def read_samples(page: Path) -> list[Sample]:
 
 
 def file_sample(page: Path, file_name: str) -> str:
-    """The text of the block that is titled `file_name`."""
+    """The text of the block that is the file `file_name`."""
     return next(each.text for each in read_samples(page) if each.file_name == file_name)
 
 
@@ -109,19 +111,16 @@ class Runner:
         source = "\n" * (sample.line - 1) + self.real(sample.text)
         code = compile(source, str(sample.page), "exec", dont_inherit=True)
         output = io.StringIO()
-        title = expected.title if expected is not None else ""
         try:
             with contextlib.redirect_stdout(output):
                 exec(code, self.namespace)
         except Exception as error:
-            if expected is None or type(error).__name__ != title:
+            if expected is None or type(error).__name__ != expected.error_name:
                 raise
-            check_text(expected, str(error))
-        else:
-            if expected is not None and title == OUTPUT:
-                check_text(expected, output.getvalue())
-            elif title.isidentifier():
-                raise AssertionError(f"{sample.place}: no {title} was raised")
+            check_text(expected, f"{expected.error_name}: {error}")
+            return
+        if expected is not None:
+            check_text(expected, output.getvalue())
 
     def write(self, file_name: str, text: str) -> None:
         path = self.directory / file_name
@@ -172,18 +171,6 @@ def _calls(text: str) -> Iterator[list[str]]:
         if program in ("", ".venv/bin/"):
             words = shlex.split(arguments, comments=True)
             yield words[2:] if words[:1] == ["--config"] else words
-
-
-def _without_admonitions(text: str) -> str:
-    """Unindent the bodies of `!!!` and `???`, which are no CommonMark; lines keep their numbers."""
-    lines, is_inside = [], False
-    for line in text.splitlines():
-        if re.match(r"(!!!|\?\?\?)", line):
-            is_inside = True
-        elif line and not line.startswith("    "):
-            is_inside = False
-        lines.append(line[4:] if is_inside and line.startswith("    ") else line)
-    return "\n".join(lines)
 
 
 class _Anything(dict[str, str]):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards import Cluster
     from sqlalchemy_shards.testing.servers import PostgresServers
 
-MESSAGES = {each.title: each for each in read_samples(ROOT / "docs" / "errors.md") if each.title}
+MESSAGES = {each.error_name: each for each in read_samples(ROOT / "docs" / "errors.md")}
 
 accounts = shard_table(
     Table("accounts", MetaData(), Column("id", Integer, primary_key=True, autoincrement=False))
@@ -55,7 +55,7 @@ def test_the_page_says_what_an_unfinished_transaction_says(
     with pytest.warns(TransactionUnfinished) as warned:
         write_on_every_shard(cluster)
 
-    check_text(MESSAGES["TransactionUnfinished"], str(warned[0].message))
+    check_text(MESSAGES["TransactionUnfinished"], f"TransactionUnfinished: {warned[0].message}")
 
 
 def test_the_page_says_what_an_unknown_outcome_says(
@@ -66,7 +66,7 @@ def test_the_page_says_what_an_unknown_outcome_says(
     with pytest.raises(TransactionOutcomeUnknown) as raised:
         write_on_every_shard(cluster)
 
-    check_text(MESSAGES["TransactionOutcomeUnknown"], str(raised.value))
+    check_text(MESSAGES["TransactionOutcomeUnknown"], f"TransactionOutcomeUnknown: {raised.value}")
 
 
 def test_the_page_says_what_an_unavailable_shard_says(
@@ -79,4 +79,4 @@ def test_the_page_says_what_an_unavailable_shard_says(
     with pytest.raises(ShardUnavailable) as raised:
         write_on_every_shard(cluster)
 
-    check_text(MESSAGES["ShardUnavailable"], str(raised.value))
+    check_text(MESSAGES["ShardUnavailable"], f"ShardUnavailable: {raised.value}")
