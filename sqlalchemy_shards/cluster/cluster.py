@@ -120,7 +120,7 @@ class Cluster:
             admit_connections(shard, self.identities)
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._is_disposed = False
+        self.is_disposed = False
         acknowledged = Acknowledged()
         self._coordinator = Coordinator(
             name,
@@ -242,7 +242,7 @@ class Cluster:
 
     def dispose(self) -> None:
         """Close all pools. The cluster cannot be used afterwards."""
-        self._is_disposed = True
+        self.is_disposed = True
         self.close_pools()
 
     def close_pools(self) -> None:
@@ -253,7 +253,7 @@ class Cluster:
 
     def check_open(self) -> None:
         """Refuse to work after `dispose`; after a fork, leave the parent's connections alone."""
-        if self._is_disposed:
+        if self.is_disposed:
             raise ConfigurationError(
                 f"the cluster {self.name!r} is disposed", "create a new one with create_cluster()"
             )

@@ -10,9 +10,14 @@ from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg
 if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import FromClause
 
+    from .plans import StatementPlan
+
 
 class ShardsCompiler(PGCompiler_psycopg):
     """Counts tables in FROM lists and as targets, so that an analysis can be held against it."""
+
+    plan: StatementPlan | None = None
+    """What `plans` found out about the statement."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.rendered_tables: Counter[FromClause] = Counter()

@@ -105,7 +105,8 @@ class ClusterConnection:
 
     def check_usable(self) -> None:
         """Refuse statements in a transaction that failed, or on a connection that is closed."""
-        self._check_open()
+        if self.closed or self.cluster.is_disposed:
+            self._check_open()
         if self.failed_shard is not None:
             raise InFailedSqlTransaction(
                 "current transaction is aborted, commands ignored until end of transaction block "
@@ -153,7 +154,6 @@ class ClusterConnection:
 
     def cursor(self, *arguments: Any, **keywords: Any) -> ClusterCursor:
         """A cursor; what is given names a server-side cursor, as the driver takes it."""
-        self._check_open()
         return ClusterCursor(self, arguments, keywords)
 
     def commit(self) -> None:
@@ -178,6 +178,9 @@ class ClusterConnection:
 
     def rollback(self) -> None:
         """Roll back on all enlisted shards."""
+        if not self.enlisted:
+            self._forget()
+            return
         try:
             if len(self.enlisted) > 1:
                 self.on_enlisted(lambda each: each.driver.rollback() if not each.is_lost else None)

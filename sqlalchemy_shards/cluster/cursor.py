@@ -37,6 +37,12 @@ class ClusterCursor:
     """
 
     arraysize = 1
+    description: Any = None
+    rowcount = -1
+    _cursors: Sequence[Any] = ()
+    _single: Any = None
+    _merged: Iterator[tuple[Any, ...]] | None = None
+    _dispatch: Dispatch | None = None
 
     def __init__(
         self,
@@ -45,14 +51,8 @@ class ClusterCursor:
         keywords: Mapping[str, Any] | None = None,
     ) -> None:
         self.connection = connection
-        self.description: Any = None
-        self.rowcount = -1
         self._arguments = arguments
         self._keywords = keywords or {}
-        self._cursors: list[Any] = []
-        self._single: Any = None
-        self._merged: Iterator[tuple[Any, ...]] | None = None
-        self._dispatch: Dispatch | None = None
 
     # -- the path of a statement --
 
@@ -74,7 +74,8 @@ class ClusterCursor:
 
     def perform(self, decided: Dispatch) -> None:
         """Run what was decided on the shards, and make their answers one."""
-        self.close()
+        if self._cursors:
+            self.close()
         self._dispatch = decided
         if decided.writes is None:
             self.connection.check_write([work.shard for work in decided.works])
@@ -86,9 +87,9 @@ class ClusterCursor:
     def _perform_single(self, decided: Dispatch, work: Work) -> None:
         connection = self.connection
         try:
-            enlisted = connection.enlist(work.shard)
+            enlisted = connection.enlisted.get(work.shard) or connection.enlist(work.shard)
             self._single = cursor = self._cursor_on(enlisted.driver)
-            self._cursors = [cursor]
+            self._cursors = (cursor,)
             if work.is_many:
                 cursor.executemany(work.sql, work.parameters)
             else:
@@ -171,7 +172,7 @@ class ClusterCursor:
                 decided.merge,
                 [self._rows_of(cursor) for cursor in self._cursors],
                 [column.type_code for column in first.description],
-                decided.values,
+                decided.values or {},
             )
         return self._merged
 
@@ -225,7 +226,7 @@ class ClusterCursor:
 
     def close(self) -> None:
         """Close the shards' cursors."""
-        cursors, self._cursors = self._cursors, []
+        cursors, self._cursors = self._cursors, ()
         self._single = self._merged = None
         for cursor in cursors:
             cursor.close()

@@ -6,8 +6,8 @@ map, and returns a `Dispatch`; the cursor performs it. No I/O but for what the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.schema import CreateTable, DropTable
 
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from .plans import PlanCache, StatementPlan
 
 
-class Work(NamedTuple):
+# Not frozen, as all three here: one of each is made for every statement, in a third of the time.
+@dataclass(slots=True)
+class Work:
     """What one shard is given to run."""
 
     shard: str
@@ -65,7 +67,7 @@ class Dispatch:
     works: list[Work]
     route: Route
     merge: Merge | None = None
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] | None = None
     writes: bool | None = None
     is_ordered: bool = False
 
@@ -88,7 +90,8 @@ class Surroundings(Protocol):
         """The shards that take part in the transaction."""
 
 
-class Given(NamedTuple):
+@dataclass(slots=True)
+class Given:
     """One call of the dialect: SQL text, driver parameters and SQLAlchemy's context."""
 
     context: DefaultExecutionContext
@@ -117,7 +120,7 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     if _compat.is_pre_executed_default(context):
         return _default(given, around)
     plan = around.plans.plan_of(compiled)
-    if plan.simple_key is not None and not options.keys() & _ROUTING_OPTIONS:
+    if plan.simple_key is not None and "shard" not in options and "shard_key" not in options:
         simple = _by_simple_key(given, plan, territory)
         if simple is not None:
             return simple
@@ -139,9 +142,6 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
 def context_values(given: Given, plan: StatementPlan) -> ExecutionValues:
     """The values of a single execution."""
     return ExecutionValues(_compat.raw_parameters(given.context), plan.processors)
-
-
-_ROUTING_OPTIONS = frozenset(("shard", "shard_key"))
 
 
 def _with_one_copy(named: Route, plan: StatementPlan) -> Route:
@@ -218,18 +218,19 @@ def _default(given: Given, around: Surroundings) -> Dispatch:
 
 def _by_simple_key(given: Given, plan: StatementPlan, territory: Territory) -> Dispatch | None:
     """The quick way: the key is compared with one parameter, and nothing else is asked for."""
-    keyspace, name, key_type = plan.simple_key  # type: ignore[misc]
-    if given.is_many or plan.sources.changed_key:
+    simple: Any = plan.simple_key
+    if given.is_many:
         return None
-    value = given.context.compiled_parameters[0].get(name)
+    value = given.context.compiled_parameters[0].get(simple.name)
     try:
-        key = (key_type.stored_value(value),)
-        shard = territory.shard_map.shard_for(keyspace, key)
+        if type(value) is not simple.plain_type:
+            value = simple.key_type.stored_value(value)
+        shard = territory.shard_map.shard_for(simple.keyspace, (value,))
     except Exception:  # the long way tells what is wrong, or widens
         return None
-    writes = None if plan.sources.kind.is_write else (False if plan.is_plain_read else None)
-    route = Route((shard,), Reason.KEY)
-    return Dispatch([Work(shard, given.sql, given.parameters)], route, writes=writes)
+    work = Work(shard, given.sql, given.parameters)
+    writes = False if plan.is_plain_read else None
+    return Dispatch([work], territory.by_key(shard), writes=writes)
 
 
 def _routed(

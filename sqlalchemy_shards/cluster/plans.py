@@ -1,18 +1,22 @@
 """What is kept beside each compiled statement: its sources, and its plan for several shards.
 
-Held weakly, by SQLAlchemy's own `Compiled` object, which SQLAlchemy caches already: a statement is
-analysed once and run often. Nothing here depends on values, on options or on the shard map.
+Held by SQLAlchemy's own `Compiled` object, which SQLAlchemy caches already: a statement is analysed
+once and run often. Nothing here depends on values, on options or on the shard map.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
+from datetime import date
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import Select
 
 from sqlalchemy_shards import _compat
+from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.planner import Prepared, Refusal, prepare
 from sqlalchemy_shards.routing.analysis import analyse
 from sqlalchemy_shards.routing.conditions import AllOf, AnyOf, Parameter, PartEquals, PartIn
@@ -21,7 +25,7 @@ from sqlalchemy_shards.routing.row_wise import why_not_row_wise
 from .values import processors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -31,23 +35,30 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.conditions import KeyCondition
     from sqlalchemy_shards.routing.sources import StatementSources
 
+    from .compiler import ShardsCompiler
     from .values import Processors
 
 
-class SimpleKey(NamedTuple):
-    """The key of a statement that compares it with one parameter: the quick way."""
+@dataclass(frozen=True, slots=True)
+class SimpleKey:
+    """The key of a statement that compares it with one parameter: the quick way.
+
+    :param plain_type: values of exactly this Python type are stored as they are; None: of none.
+    """
 
     keyspace: str
     name: str
     key_type: KeyType
+    plain_type: type | None
 
 
 class StatementPlan:
     """What is known of one compiled statement."""
 
-    __slots__ = ("_prepared", "is_plain_read", "processors", "simple_key", "sources")
+    __slots__ = ("_prepared", "cache", "is_plain_read", "processors", "simple_key", "sources")
 
-    def __init__(self, sources: StatementSources, processors: Processors) -> None:
+    def __init__(self, cache: PlanCache, sources: StatementSources, processors: Processors) -> None:
+        self.cache = cache
         self.sources = sources
         self.processors = processors
         self.simple_key = _simple_key(sources, processors)
@@ -75,13 +86,12 @@ class PlanCache:
     def __init__(self, dialect: Dialect, *, undeclared_is_global: bool) -> None:
         self._dialect = dialect
         self.undeclared_is_global = undeclared_is_global
-        self._plans: WeakKeyDictionary[SQLCompiler, StatementPlan] = WeakKeyDictionary()
 
-    def plan_of(self, compiled: SQLCompiler) -> StatementPlan:
+    def plan_of(self, compiled: ShardsCompiler) -> StatementPlan:
         """The plan of a compiled statement, analysed when it is first seen."""
-        plan = self._plans.get(compiled)
-        if plan is None:
-            plan = self._plans[compiled] = self._analysed(compiled)
+        plan = compiled.plan
+        if plan is None or plan.cache is not self:  # it may have been compiled for another cluster
+            plan = compiled.plan = self._analysed(compiled)
         return plan
 
     def _analysed(self, compiled: Any) -> StatementPlan:
@@ -91,7 +101,7 @@ class PlanCache:
             undeclared_is_global=self.undeclared_is_global,
             rendered=compiled.rendered_tables,
         )
-        plan = StatementPlan(sources, processors_of(compiled, list(_parameters(sources))))
+        plan = StatementPlan(self, sources, processors_of(compiled, list(_parameters(sources))))
         plan.is_plain_read = _is_plain_read(_compat.core_statement(compiled))
         return plan
 
@@ -114,6 +124,8 @@ def _is_plain_read(statement: Any) -> bool:
 def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey | None:
     if len(sources.roots) != 1 or sources.reads_global or sources.kind.value == "insert":
         return None
+    if sources.changed_key:
+        return None
     if sources.unreadable is not None or sources.writes_reference:
         return None
     (root,) = sources.roots
@@ -122,7 +134,21 @@ def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey 
         return None
     if condition.parameter.name in processors:
         return None
-    return SimpleKey(root.keyspace, condition.parameter.name, condition.parameter.key_type)
+    key_type = condition.parameter.key_type
+    is_limited = key_type.length is not None or key_type.scale is not None
+    plain_type = None if is_limited else _PLAIN_TYPES.get(key_type.family)
+    return SimpleKey(root.keyspace, condition.parameter.name, key_type, plain_type)
+
+
+_PLAIN_TYPES: Final[Mapping[KeyFamily, type]] = MappingProxyType(
+    {
+        KeyFamily.INTEGER: int,
+        KeyFamily.TEXT: str,
+        KeyFamily.UUID: UUID,
+        KeyFamily.DATE: date,
+        KeyFamily.BOOLEAN: bool,
+    }
+)
 
 
 def _parameters(sources: StatementSources) -> Iterator[Parameter | None]:
