@@ -49,6 +49,7 @@ class ShardsDialect(PGDialect_psycopg):
     def __init__(self, cluster: Cluster | None = None, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.cluster = cluster
+        self.engine_isolation_level = keywords.get("isolation_level")
 
     # -- set-up --
 
@@ -172,18 +173,15 @@ class ShardsDialect(PGDialect_psycopg):
         """The level that was set, else the servers' default."""
         if not isinstance(dbapi_connection, ClusterConnection):
             return super().get_isolation_level(dbapi_connection)
-        if dbapi_connection.autocommit:
-            return "AUTOCOMMIT"
         level = dbapi_connection.isolation_level
         return self.default_isolation_level if level is None else level.name.replace("_", " ")
 
     def reset_isolation_level(self, dbapi_conn: Any) -> None:
-        """Take the shards' own levels again."""
-        if self._on_connect_isolation_level is not None:
-            super().reset_isolation_level(dbapi_conn)
-        else:
-            dbapi_conn.autocommit = False
-            dbapi_conn.isolation_level = None
+        """Take the engine's level again; without one, the shards' own levels."""
+        dbapi_conn.autocommit = False
+        dbapi_conn.isolation_level = None
+        if self.engine_isolation_level is not None:
+            self.set_isolation_level(dbapi_conn, self.engine_isolation_level)
 
 
 def _cluster_connection(connection: Connection) -> ClusterConnection:

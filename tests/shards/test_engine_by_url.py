@@ -66,3 +66,21 @@ def test_an_engine_can_be_used_after_it_was_disposed_of(configuration: Path) -> 
 def test_a_url_without_a_file_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="names no configuration file"):
         create_engine("postgresql+shards://")
+
+
+def test_an_isolation_level_of_the_engine_comes_back_after_that_of_a_connection(
+    configuration: Path,
+) -> None:
+    engine = create_engine(f"postgresql+shards:///{configuration}", isolation_level="SERIALIZABLE")
+    current = text("SELECT current_setting('transaction_isolation')")
+
+    try:
+        with engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            changed = connection.scalar(current, execution_options={"shard": "s1"})
+        with engine.connect() as connection:
+            found = connection.scalar(current, execution_options={"shard": "s1"})
+    finally:
+        engine.dispose()
+
+    assert (changed, found) == ("repeatable read", "serializable")
