@@ -47,17 +47,24 @@ def create_app() -> typer.Typer:
     return app
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("sqlalchemy-shards"))
+        raise typer.Exit
+
+
 def _shards(
     context: typer.Context,
     config: Annotated[
         Path, typer.Option("--config", "-c", help="The configuration file.")
     ] = _DEFAULT_CONFIG,
     show_version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
     ] = False,
 ) -> None:
     """Look after the PostgreSQL shards of an application."""
-    if show_version:
-        typer.echo(version("sqlalchemy-shards"))
-        raise typer.Exit
+    del show_version  # its callback has done it
     context.obj = config
