@@ -27,7 +27,8 @@ PROGRAM = textwrap.dedent(
         everywhere = {"shard": "*"}
         session.execute(text("select 1"), execution_options=everywhere)
         try:
-            session.execute(text("select pg_sleep(60) -- interrupted"), execution_options=everywhere)
+            sleep = text("select pg_sleep(60) -- interrupted")
+            session.execute(sleep, execution_options=everywhere)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
         session.rollback()

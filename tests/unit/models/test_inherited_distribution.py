@@ -1,4 +1,3 @@
-# ruff: noqa: RUF012 (SQLAlchemy's own class attributes)
 from __future__ import annotations
 
 import pytest
