@@ -8,8 +8,11 @@ processing; a single shard's rows are handed through untouched.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import MissingShardKey
@@ -170,34 +173,65 @@ class ClusterCursor:
             first = self._cursors[0]
             self._merged = merged(
                 decided.merge,
-                [self._rows_of(cursor) for cursor in self._cursors],
+                [
+                    self._rows_of(cursor, work.shard)
+                    for cursor, work in zip(self._cursors, decided.works, strict=True)
+                ],
                 [column.type_code for column in first.description],
                 decided.values or {},
             )
         return self._merged
 
-    def _rows_of(self, cursor: Any) -> Iterator[tuple[Any, ...]]:
+    def _rows_of(self, cursor: Any, shard: str) -> Iterator[tuple[Any, ...]]:
         if not self._arguments and not self._keywords:
             return iter(cursor.fetchall())
-        return _fetched(cursor, max(self.arraysize, ROWS_PER_FETCH))
+        return self._fetched(cursor, shard)
+
+    def _fetched(self, cursor: Any, shard: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of one shard's server-side cursor."""
+        size = max(self.arraysize, ROWS_PER_FETCH)
+        try:
+            while rows := cursor.fetchmany(size):
+                yield from rows
+        except psycopg.Error as error:
+            self.connection.note_error(shard, error, is_shared=False)
+            raise
 
     def fetchone(self) -> Any:
         """The next row, or None."""
-        if self._single is not None:
+        if self._single is None:
+            return next(self._rows(), None)
+        try:
             return self._single.fetchone()
-        return next(self._rows(), None)
+        except psycopg.Error as error:
+            self._note_fetch_error(error)
+            raise
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """The next rows, as many as asked for if there are so many."""
-        if self._single is not None:
+        if self._single is None:
+            return list(islice(self._rows(), size or self.arraysize))
+        try:
             return self._single.fetchmany(size or self.arraysize)  # type: ignore[no-any-return]
-        return list(islice(self._rows(), size or self.arraysize))
+        except psycopg.Error as error:
+            self._note_fetch_error(error)
+            raise
 
     def fetchall(self) -> list[Any]:
         """All rows that are left."""
-        if self._single is not None:
+        if self._single is None:
+            return list(self._rows())
+        try:
             return self._single.fetchall()  # type: ignore[no-any-return]
-        return list(self._rows())
+        except psycopg.Error as error:
+            self._note_fetch_error(error)
+            raise
+
+    def _note_fetch_error(self, error: BaseException) -> None:
+        # A server-side cursor computes rows as they are fetched, and may fail then.
+        for name, enlisted in self.connection.enlisted.items():
+            if enlisted.driver is self._single.connection:
+                self.connection.note_error(name, error, is_shared=False)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._single) if self._single is not None else self._rows()
@@ -225,22 +259,18 @@ class ClusterCursor:
         self.perform(Dispatch([Work(shards[0], sql, parameters, is_many)], route))
 
     def close(self) -> None:
-        """Close the shards' cursors."""
+        """Close the shards' cursors, all of them also where one cannot be reached."""
         cursors, self._cursors = self._cursors, ()
         self._single = self._merged = None
-        for cursor in cursors:
-            cursor.close()
+        with ExitStack() as stack:
+            for cursor in cursors:
+                stack.callback(cursor.close)
 
     def setinputsizes(self, sizes: Any) -> None:
         """Do nothing, as DBAPI allows."""
 
     def setoutputsize(self, size: Any, column: Any = None) -> None:
         """Do nothing, as DBAPI allows."""
-
-
-def _fetched(cursor: Any, size: int) -> Iterator[tuple[Any, ...]]:
-    while rows := cursor.fetchmany(size):
-        yield from rows
 
 
 _WRITING_TAGS = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.schema import CreateTable, DropTable
+from sqlalchemy.sql.selectable import TextualSelect
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import (
@@ -115,7 +116,7 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     if context.isddl:
         return _definition(given, around)
     compiled: Any = context.compiled
-    if compiled is None or compiled.isplaintext:
+    if compiled is None or compiled.isplaintext or _is_textual(compiled):
         return _raw(given, around)
     if _compat.is_pre_executed_default(context):
         return _default(given, around)
@@ -150,6 +151,11 @@ def _with_one_copy(named: Route, plan: StatementPlan) -> Route:
     if sources.roots or sources.reads_global or not sources.reads_reference:
         return named
     return Route(named.shards[:1], named.reason)
+
+
+def _is_textual(compiled: Any) -> bool:
+    """Whether a statement is ``text().columns()``, which says no more than its text does."""
+    return isinstance(_compat.core_statement(compiled), TextualSelect)
 
 
 # -- without looking into the statement --------------------------------------------------------
