@@ -34,6 +34,15 @@ class ClusterConnections(QueuePool):
 
     def __init__(self, creator: Any, **keywords: Any) -> None:
         super().__init__(creator, **{**keywords, "pool_size": 0})
+        self._dialect_of_cluster = keywords.get("dialect")
+
+    def dispose(self) -> None:
+        """Close the idle connections of the shards' own pools: here are none."""
+        # Not by the event engine_disposed: whoever listens to an engine slows every statement.
+        super().dispose()
+        cluster: Cluster | None = getattr(self._dialect_of_cluster, "cluster", None)
+        if cluster is not None:
+            cluster.close_pools()
 
 
 class ShardsDialect(PGDialect_psycopg):
@@ -68,9 +77,8 @@ class ShardsDialect(PGDialect_psycopg):
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
-        """Let errors name their shard, and ``engine.dispose()`` reach the shards' pools."""
+        """Let errors name their shard."""
         event.listen(engine, "handle_error", _name_shard)
-        event.listen(engine, "engine_disposed", _close_pools)
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
         """Read the cluster's configuration file, if the URL names one."""
@@ -188,12 +196,6 @@ def _cluster_connection(connection: Connection) -> ClusterConnection:
     driver_connection = connection.connection.driver_connection
     assert isinstance(driver_connection, ClusterConnection)
     return driver_connection
-
-
-def _close_pools(engine: Engine) -> None:
-    cluster: Cluster | None = engine.dialect.cluster  # type: ignore[attr-defined]
-    if cluster is not None:
-        cluster.close_pools()
 
 
 def _name_shard(context: ExceptionContext) -> None:
