@@ -4,7 +4,9 @@
   of an error class and a colon, the error that it raises. White space counts once, `...` stands
   for anything.
 - `sql` runs on shard s0, and is rolled back.
-- `toml` is a configuration without faults. `shell` holds commands of `shards` that exist.
+- `toml` is a configuration without faults.
+- `shell` holds commands of `shards`, which are run where a `text` block follows, and exist
+  elsewhere.
 - A block whose first line is `# ` and a file name is written under that name into the working
   directory; Python is then run only if something imports it.
 - The URLs of the pages (`postgresql+psycopg://app@db0/shop`, `db1`, ...) stand for real shards.
@@ -25,6 +27,7 @@ import psycopg
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
+from sqlalchemy_shards.cli.main import create_app
 from sqlalchemy_shards.topology.config import parse_config
 
 if TYPE_CHECKING:
@@ -97,14 +100,13 @@ class Runner:
             if sample.language == "toml":
                 parse_config(self.real(sample.text), _Anything(), source=sample.place)
             elif sample.language == "python" and sample.file_name is None:
-                expected = following if following and following.language == "text" else None
-                self.python(sample, expected)
+                self.python(sample, following if _is_text(following) else None)
             elif sample.language == "sql":
                 with psycopg.connect(self.libpq_url) as connection:
                     connection.execute(sample.text.encode())
                     connection.rollback()
             elif sample.language == "shell":
-                check_commands(sample)
+                run_commands(sample, following if _is_text(following) else None)
 
     def python(self, sample: Sample, expected: Sample | None) -> None:
         # The blank lines make a traceback point into the page.
@@ -143,34 +145,44 @@ def check_text(expected: Sample, found: str) -> None:
         raise AssertionError(f"{expected.place} says\n{expected.text}\nand it is\n{found}")
 
 
-def check_commands(sample: Sample) -> None:
-    """Each line that calls `shards` names a command and options that exist."""
-    from sqlalchemy_shards.cli.main import app
+def run_commands(sample: Sample, expected: Sample | None) -> None:
+    """Run each call of `shards` if the page says what it prints; else see that it exists."""
+    output = ""
+    for arguments in _calls(sample.text):
+        if expected is None:
+            check_command(sample, arguments)
+        else:
+            output += CliRunner().invoke(create_app(), arguments).output
+    if expected is not None:
+        check_text(expected, output)
 
-    for words in _calls(sample.text):
-        path = []
-        for word in words:
-            if word.startswith("-"):
-                break
-            result = CliRunner().invoke(app, [*path, word, "--help"])
-            if result.exit_code != 0:
-                break
-            path.append(word)
-        usage = CliRunner().invoke(app, [*path, "--help"])
-        if usage.exit_code != 0 or (not path and words and not words[0].startswith("-")):
-            raise AssertionError(f"{sample.place}: there is no command {words}")
-        for option in (word for word in words if word.startswith("--") and word != "--help"):
-            if option.partition("=")[0] not in usage.output:
-                raise AssertionError(f"{sample.place}: {path} has no option {option}")
+
+def check_command(sample: Sample, arguments: list[str]) -> None:
+    """See that a command and its options exist."""
+    path: list[str] = []
+    usage = ""
+    for word in arguments:
+        result = CliRunner().invoke(create_app(), [*path, word, "--help"])
+        if word.startswith("-") or result.exit_code != 0:
+            break
+        path, usage = [*path, word], result.output
+    if not path:
+        raise AssertionError(f"{sample.place}: there is no command {arguments}")
+    for option in (word for word in arguments if word.startswith("--")):
+        if option.partition("=")[0] not in usage:
+            raise AssertionError(f"{sample.place}: {path} has no option {option}")
 
 
 def _calls(text: str) -> Iterator[list[str]]:
-    """The arguments of each call of `shards`, options of the program itself left away."""
-    for line in text.splitlines():
-        program, _, arguments = line.strip().rpartition("shards ")
-        if program in ("", ".venv/bin/"):
-            words = shlex.split(arguments, comments=True)
-            yield words[2:] if words[:1] == ["--config"] else words
+    """The arguments of each call of `shards`."""
+    for line in re.split(r"&&|\n", text):
+        words = shlex.split(line, comments=True)
+        if words and words[0].rpartition("/")[2] == "shards":
+            yield words[1:]
+
+
+def _is_text(sample: Sample | None) -> bool:
+    return sample is not None and sample.language == "text"
 
 
 class _Anything(dict[str, str]):
