@@ -127,8 +127,8 @@ def check_transfer(cluster: Cluster, seen: Transfer) -> Iterator[Check]:
     both = sorted(set(seen.shards.values()))
     yield Check(
         "shards that committed the transfer as one",
-        [both],
-        [sorted(commit.participants) for commit in seen.commits],
+        " and ".join(both),
+        "; ".join(" and ".join(sorted(commit.participants)) for commit in seen.commits),
     )
     yield Check("transactions left in doubt", 0, len(cluster.in_doubt()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from contextlib import ExitStack, contextmanager
@@ -93,6 +94,8 @@ def _read(screen: Screen, limit: int | None) -> list[Record]:
             records.append(record)
             if len(records) % 1000 == 0:
                 advance(1000)
+    # They stay until the end, and looking at them again and again takes a tenth of the time.
+    gc.freeze()
     unusable = sum(record.unusable for record in records)
     missing = sum(record.latitude is None or record.longitude is None for record in records)
     screen.say(

@@ -117,7 +117,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict) and len(value) > 3:
-        return f"{len(value):,} of {sum(value.values()):,}"
+        return f"{len(value):,}, which add up to {sum(value.values()):,}"
     if isinstance(value, (list, tuple)) and len(value) > 3:
         return f"{len(value):,}"
     text = str(value) if value else "none"
