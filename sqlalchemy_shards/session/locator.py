@@ -2,14 +2,15 @@
 
 Refreshes, expired and deferred loads, and the unit of work's UPDATE and DELETE say nothing but the
 primary key. Where that key lacks the shard key, the session still knows it: it has seen the row.
-What was seen is remembered through expiry and rollback, as long as the object lives; a shard key
-never changes. Objects whose primary key holds the shard key need none of this, and cost nothing.
+What was seen is remembered through expiry and rollback, as long as the object lives, and believed
+as long as it is in the session: a shard key never changes, but the row of an object that was
+deleted, expunged or never committed may have given its primary key to another. Objects whose primary key holds the shard key need none of this, and cost nothing.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Mapper, Session
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 class SessionLocator:
     """Remembers the shard keys of one session's objects, weakly."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, session: Session, dialect: Dialect) -> None:
+        self._session = ref(session)
         self._dialect = dialect
         self._states: WeakValueDictionary[tuple[Table, tuple[Any, ...]], InstanceState[Any]] = (
             WeakValueDictionary()
@@ -44,7 +46,9 @@ class SessionLocator:
             state = self._states.get((table, primary_key))
         except TypeError:  # a value that cannot be hashed
             return None
-        return None if state is None else self._keys.get(state, {}).get(table)
+        if state is None or not state.persistent or state.session is not self._session():
+            return None
+        return self._keys.get(state, {}).get(table)
 
     def remember(self, state: InstanceState[Any]) -> None:
         """Take note of where an object lives, as far as its attributes are loaded."""

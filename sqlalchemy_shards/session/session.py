@@ -60,7 +60,7 @@ class ShardedSession(Session):
             **session_arguments,
         )
         self.cluster: Cluster = cluster
-        self.locator = SessionLocator(cluster.dialect)
+        self.locator = SessionLocator(self, cluster.dialect)
         self._cluster_connection: ClusterConnection | None = None
 
     def explain(
