@@ -33,6 +33,7 @@ from sqlalchemy.sql.elements import (
     UnaryExpression,
 )
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import distinct_op
 from sqlalchemy.sql.selectable import Exists, ScalarSelect, SelectBase
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def why_not_row_wise(expressions: Iterable[Any], *, aggregates_too: bool = False
             if reason is not None:
                 return reason
             pending.extend((child, is_inside_subquery) for child in node.get_children())
+        elif getattr(node, "operator", None) is distinct_op and not is_inside_subquery:
+            return "DISTINCT over several shards is not supported yet"
         elif isinstance(node, _TRANSPARENT) or node.__visit_name__ in _LABELS:
             pending.extend((child, is_inside_subquery) for child in node.get_children())
         elif not is_inside_subquery or not getattr(node, "is_selectable", False):
