@@ -20,7 +20,7 @@ T = Table("t", MetaData(), Column("id", Integer), Column("name", String))
         select(func.count(distinct(T.c.id))).scalar_subquery(),
         select(distinct(T.c.id)).exists(),
     ],
-    ids=str,
+    ids=["operator", "function", "case", "cast", "count distinct within", "distinct within"],
 )
 def test_what_follows_from_the_row_is_row_wise(expression: Any) -> None:
     reason = why_not_row_wise([expression])
@@ -37,7 +37,7 @@ def test_what_follows_from_the_row_is_row_wise(expression: Any) -> None:
         (distinct(T.c.id), "DISTINCT"),
         (T.c.id.distinct().label("n"), "DISTINCT"),
     ],
-    ids=str,
+    ids=["now", "aggregate", "window", "distinct()", ".distinct()"],
 )
 def test_what_needs_more_than_the_row_is_not(expression: Any, reason: str) -> None:
     found = why_not_row_wise([expression])
