@@ -12,7 +12,8 @@ Never: starts a thread on its ordinary path, retries, decides what runs where, o
 - `engines`: ordinary SQLAlchemy engines whose connections can wait side by side
 - `fan_out`: what goes in and comes out, and the fan-out that runs one branch after the other
 - `hub`: the concurrent fan-out, and the connection that can take part in it
-- `greenlets`: the loop under it
+- `loop`: the loop under it
+- `greenlets`: the greenlet of a branch, and the sockets that greenlets wait for
 - `cancelling`: cancel requests that do not block
 - `urls`: reading a URL and showing it without its password
 """

@@ -24,10 +24,10 @@ from sqlalchemy_shards.connections.fan_out import Branch, Outcome, run_branch
 from sqlalchemy_shards.connections.greenlets import (
     PAUSE_SECONDS,
     BranchGreenlet,
-    Hub,
     WaitTimedOut,
     current_branch,
 )
+from sqlalchemy_shards.connections.loop import Hub
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
