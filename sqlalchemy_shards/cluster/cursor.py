@@ -20,7 +20,7 @@ from sqlalchemy_shards.execution.merge import merged, visible_columns
 from sqlalchemy_shards.plan import AggregateRow, FirstCopy
 from sqlalchemy_shards.routing.route import Reason, Route
 
-from .dispatch import Dispatch, Given, Work, dispatch
+from .dispatch import Dispatch, Given, Work, dispatch, dispatch_by_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,29 +70,28 @@ class ClusterCursor:
         """Run a statement where it belongs."""
         connection = self.connection
         connection.check_usable()
-        decided = dispatch(Given(context, sql, parameters, is_many), connection)
+        decided = None if is_many else dispatch_by_key(context, sql, parameters, connection)
+        if decided is None:
+            decided = dispatch(Given(context, sql, parameters, is_many), connection)
         if connection.on_dispatch is not None:
             connection.on_dispatch(decided)
         self.perform(decided)
 
     def perform(self, decided: Dispatch) -> None:
         """Run what was decided on the shards, and make their answers one."""
-        if self._cursors:
+        if self._single is not None or self._cursors:
             self.close()
-        self._dispatch = decided
-        if decided.writes is None:
-            self.connection.check_write([work.shard for work in decided.works])
-        if decided.merge is None:
-            self._perform_single(decided, decided.works[0])
-        else:
-            self._perform_scatter(decided)
-
-    def _perform_single(self, decided: Dispatch, work: Work) -> None:
         connection = self.connection
+        if decided.writes is None:
+            connection.check_write([work.shard for work in decided.works])
+        if decided.merge is not None:
+            self._perform_scatter(decided)
+            return
+        work = decided.works[0]
         try:
             enlisted = connection.enlisted.get(work.shard) or connection.enlist(work.shard)
-            self._single = cursor = self._cursor_on(enlisted.driver)
-            self._cursors = (cursor,)
+            cursor = enlisted.driver.cursor(*self._arguments, **self._keywords)
+            self._single = cursor
             if work.is_many:
                 cursor.executemany(work.sql, work.parameters)
             else:
@@ -106,6 +105,7 @@ class ClusterCursor:
             enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
 
     def _perform_scatter(self, decided: Dispatch) -> None:
+        self._dispatch = decided
         works = decided.works
         cursors: dict[str, Any] = {}
         if decided.is_ordered:
@@ -260,8 +260,12 @@ class ClusterCursor:
 
     def close(self) -> None:
         """Close the shards' cursors, all of them also where one cannot be reached."""
+        single, self._single = self._single, None
+        if single is not None:
+            single.close()
+            return
         cursors, self._cursors = self._cursors, ()
-        self._single = self._merged = None
+        self._merged = None
         with ExitStack() as stack:
             for cursor in cursors:
                 stack.callback(cursor.close)

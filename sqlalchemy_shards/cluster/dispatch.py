@@ -101,6 +101,31 @@ class Given:
     is_many: bool
 
 
+def dispatch_by_key(
+    context: DefaultExecutionContext, sql: str, parameters: Any, around: Surroundings
+) -> Dispatch | None:
+    """Decide the quick way, as `dispatch` would: the statement was seen before, and its key is
+    compared with one parameter. None: it is not so simple.
+    """
+    plan = getattr(context.compiled, "plan", None)
+    if plan is None or plan.simple_key is None or plan.cache is not around.plans:
+        return None
+    options = context.execution_options
+    if "shard" in options or "shard_key" in options or _compat.is_pre_executed_default(context):
+        return None
+    keyspace, name, plain_type, key_type = plan.simple_key
+    value = context.compiled_parameters[0].get(name)
+    territory = around.territory
+    try:
+        if type(value) is not plain_type:
+            value = key_type.stored_value(value)
+        shard = territory.shard_map.keyspaces[keyspace].shard_for((value,))
+    except Exception:  # the long way tells what is wrong, or widens
+        return None
+    writes = False if plan.is_plain_read else None
+    return Dispatch([Work(shard, sql, parameters)], territory.by_key[shard], writes=writes)
+
+
 def dispatch(given: Given, around: Surroundings) -> Dispatch:
     """Decide what each shard runs.
 
@@ -121,10 +146,6 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     if _compat.is_pre_executed_default(context):
         return _default(given, around)
     plan = around.plans.plan_of(compiled)
-    if plan.simple_key is not None and "shard" not in options and "shard_key" not in options:
-        simple = _by_simple_key(given, plan, territory)
-        if simple is not None:
-            return simple
     if plan.sources.changed_key:
         raise _key_changed(given, plan)
     named = named_route(options, territory, around.dialect)
@@ -220,23 +241,6 @@ def _default(given: Given, around: Surroundings) -> Dispatch:
 
 
 # -- one parameter set ------------------------------------------------------------------------
-
-
-def _by_simple_key(given: Given, plan: StatementPlan, territory: Territory) -> Dispatch | None:
-    """The quick way: the key is compared with one parameter, and nothing else is asked for."""
-    simple: Any = plan.simple_key
-    if given.is_many:
-        return None
-    value = given.context.compiled_parameters[0].get(simple.name)
-    try:
-        if type(value) is not simple.plain_type:
-            value = simple.key_type.stored_value(value)
-        shard = territory.shard_map.shard_for(simple.keyspace, (value,))
-    except Exception:  # the long way tells what is wrong, or widens
-        return None
-    work = Work(shard, given.sql, given.parameters)
-    writes = False if plan.is_plain_read else None
-    return Dispatch([work], territory.by_key(shard), writes=writes)
 
 
 def _routed(

@@ -6,10 +6,9 @@ once and run often. Nothing here depends on values, on options or on the shard m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.sql.dml import UpdateBase
@@ -39,8 +38,7 @@ if TYPE_CHECKING:
     from .values import Processors
 
 
-@dataclass(frozen=True, slots=True)
-class SimpleKey:
+class SimpleKey(NamedTuple):
     """The key of a statement that compares it with one parameter: the quick way.
 
     :param plain_type: values of exactly this Python type are stored as they are; None: of none.
@@ -48,8 +46,8 @@ class SimpleKey:
 
     keyspace: str
     name: str
-    key_type: KeyType
     plain_type: type | None
+    key_type: KeyType
 
 
 class StatementPlan:
@@ -137,7 +135,7 @@ def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey 
     key_type = condition.parameter.key_type
     is_limited = key_type.length is not None or key_type.scale is not None
     plain_type = None if is_limited else _PLAIN_TYPES.get(key_type.family)
-    return SimpleKey(root.keyspace, condition.parameter.name, key_type, plain_type)
+    return SimpleKey(root.keyspace, condition.parameter.name, plain_type, key_type)
 
 
 _PLAIN_TYPES: Final[Mapping[KeyFamily, type]] = MappingProxyType(

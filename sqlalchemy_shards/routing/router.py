@@ -44,15 +44,12 @@ class Territory:
     shards: tuple[str, ...]
     shard_map: ShardMap
     global_shard: str
-    _by_key: Mapping[str, Route] = field(init=False, repr=False, compare=False)
+    by_key: Mapping[str, Route] = field(init=False, repr=False, compare=False)
+    """The route of a statement whose key lies on a shard: one object for all."""
 
     def __post_init__(self) -> None:
         routes = {name: Route((name,), Reason.KEY) for name in self.shards}
-        object.__setattr__(self, "_by_key", routes)
-
-    def by_key(self, shard: str) -> Route:
-        """The route of a statement whose key lies on a shard: always the same object."""
-        return self._by_key[shard]
+        object.__setattr__(self, "by_key", routes)
 
     def in_order(self, names: Collection[str]) -> tuple[str, ...]:
         """Names in the cluster's order."""
