@@ -70,10 +70,10 @@ def test_a_public_name_is_in_the_reference(name: str) -> None:
     assert re.search(rf"^\.\. auto\w+:: {name}$", text, re.MULTILINE)
 
 
-def test_decision_records_are_numbered_without_gaps() -> None:
-    numbers = sorted(int(path.name[:4]) for path in (DOCS / "decisions").glob("0*.md"))
+def test_no_two_decision_records_have_one_number() -> None:
+    numbers = [path.name[:4] for path in sorted((DOCS / "decisions").glob("0*.md"))]
 
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) == len(set(numbers))
 
 
 def _text(page: str) -> str:
