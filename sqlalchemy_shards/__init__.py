@@ -1,5 +1,6 @@
 """Many PostgreSQL shards behind one ordinary SQLAlchemy engine."""
 
+from sqlalchemy_shards.cluster.check import Report
 from sqlalchemy_shards.cluster.cluster import Cluster, create_cluster
 from sqlalchemy_shards.cluster.explain import Explanation
 from sqlalchemy_shards.cluster.timeouts import Timeouts
@@ -39,6 +40,7 @@ __all__ = [
     "RangePartitioner",
     "RecoveryReport",
     "ReferenceMixin",
+    "Report",
     "ShardKeyMixin",
     "ShardMap",
     "ShardedQuery",

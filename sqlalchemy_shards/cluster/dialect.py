@@ -97,6 +97,7 @@ class ShardsDialect(PGDialect_psycopg):
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
         """Return a cluster connection; no server is reached yet."""
         assert self.cluster is not None
+        self.cluster.check_open()
         return ClusterConnection(self.cluster)
 
     def on_connect(self) -> Any:

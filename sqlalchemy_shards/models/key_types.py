@@ -51,7 +51,7 @@ class KeyFamily(Enum):
     BOOLEAN = "boolean"
 
 
-class NotOfFamily(Exception):  # noqa: N818 (a finding, not a failure: the caller widens or refuses)
+class NotOfFamily(Exception):
     """A value is not of the column's family, so nothing can be told from it."""
 
 

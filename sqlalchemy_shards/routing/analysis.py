@@ -283,7 +283,9 @@ class _Walk:
     ) -> int:
         name = table.fullname
         if element is not table and not isinstance(element, Table):
-            name = f"{name} AS {getattr(element, 'name', '?')}"
+            alias = str(getattr(element, "name", "%("))
+            # An anonymous alias gets its name only when it is rendered.
+            name = f"an alias of {name}" if alias.startswith("%(") else f"{name} AS {alias}"
         self.occurrences.append(
             Occurrence(
                 name,
