@@ -8,7 +8,7 @@ processing; a single shard's rows are handed through untouched.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +195,10 @@ class ClusterCursor:
                 yield from rows
         except psycopg.Error as error:
             self.connection.note_error(shard, error, is_shared=False)
+            if self.connection.broken:
+                # SQLAlchemy closes no cursor of a connection that it throws away.
+                with suppress(psycopg.Error):
+                    self.close()
             raise
 
     def fetchone(self) -> Any:

@@ -475,7 +475,7 @@ class _Walk:
             tables=tuple(occurrence.name for occurrence in self.occurrences),
             reads_global=bool(self.globals),
             reads_reference=bool(self.references),
-            obstacle=obstacle or self.obstacle,
+            obstacle=self.obstacle or obstacle,
             unreadable=unreadable,
             inserted=inserted,
             target=target.fullname if target is not None else None,

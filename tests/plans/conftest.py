@@ -1,0 +1,39 @@
+"""Clusters for golden plans: the tables of the properties, on one, two and four shards."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.properties.world import Base, shards_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy_shards import Cluster
+    from sqlalchemy_shards.testing.servers import PostgresServers
+
+TOPOLOGIES = {"one": 1, "two": 2, "four": 4}
+
+
+@pytest.fixture(scope="module")
+def topologies(servers: PostgresServers) -> Iterator[Mapping[str, Cluster]]:
+    """Name -> a cluster with empty tables, which tell the planner their collations."""
+    clusters = {}
+    with ExitStack() as stack:
+        for number in range(servers.count):
+            servers.start(number)
+        for name, count in TOPOLOGIES.items():
+            urls = {
+                f"s{number}": stack.enter_context(
+                    ScratchDatabase(servers.url(number), f"plans_{name}_s{number}")
+                ).url
+                for number in range(count)
+            }
+            cluster = clusters[name] = shards_cluster(urls)
+            stack.callback(cluster.dispose)
+            cluster.create_all(Base.metadata)
+        yield clusters
