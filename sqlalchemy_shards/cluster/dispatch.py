@@ -6,6 +6,7 @@ map, and returns a `Dispatch`; the cursor performs it. No I/O but for what the c
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.router import Locator, Territory
     from sqlalchemy_shards.routing.sources import ShardedSource
 
-    from .plans import PlanCache, StatementPlan
+    from .plans import PlanCache, SimpleKey, StatementPlan
 
 
 # Not frozen, as all three here: one of each is made for every statement, in a third of the time.
@@ -113,17 +114,24 @@ def dispatch_by_key(
     options = context.execution_options
     if "shard" in options or "shard_key" in options or _compat.is_pre_executed_default(context):
         return None
-    keyspace, name, plain_type, key_type = plan.simple_key
-    value = context.compiled_parameters[0].get(name)
     territory = around.territory
-    try:
-        if type(value) is not plain_type:
-            value = key_type.stored_value(value)
-        shard = territory.shard_map.keyspaces[keyspace].shard_for((value,))
-    except Exception:  # the long way tells what is wrong, or widens
+    shard = _known_shard(plan.simple_key, context.compiled_parameters[0], territory)
+    if shard is None:
         return None
     writes = False if plan.is_plain_read else None
     return Dispatch([Work(shard, sql, parameters)], territory.by_key[shard], writes=writes)
+
+
+def _known_shard(key: SimpleKey, parameters: Mapping[str, Any], territory: Territory) -> str | None:
+    """The shard of one parameter set; None: the long way tells what is wrong with it, or widens."""
+    keyspace, name, plain_type, key_type = key
+    value = parameters.get(name)
+    try:
+        if type(value) is not plain_type:
+            value = key_type.stored_value(value)
+        return territory.shard_map.keyspaces[keyspace].shard_for((value,))
+    except Exception:
+        return None
 
 
 def dispatch(given: Given, around: Surroundings) -> Dispatch:
@@ -339,12 +347,18 @@ def _many(given: Given, plan: StatementPlan, around: Surroundings, named: Route 
     """UPDATE or DELETE with many parameter sets: each goes where its values say."""
     if named is not None and named.is_single:
         return _whole(given, named)
-    rows: dict[str, list[int]] = {}
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    key = plan.simple_key if named is None else None
+    territory = around.territory
     for index, parameters in enumerate(given.context.compiled_parameters):
+        known = None if key is None else _known_shard(key, parameters, territory)
+        if known is not None:
+            rows[known].append(index)
+            continue
         values = ExecutionValues(parameters, plan.processors)
         for shard in (named or _routed(given, plan, around, values)).shards:
-            rows.setdefault(shard, []).append(index)
-    route = Route(around.territory.in_order(rows), Reason.KEY)
+            rows[shard].append(index)
+    route = Route(territory.in_order(rows), Reason.KEY)
     if not route.is_single:
         try:
             plan.prepared(given.context.compiled, around.facts)  # type: ignore[arg-type]
@@ -366,12 +380,16 @@ def _insert(
     first, count = 0, len(context.compiled_parameters)
     if style == "INSERTMANYVALUES":
         first, count = _next_batch(given)
-    rows: dict[str, list[int]] = {}
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    territory = around.territory
     for index in range(first, first + count):
-        values = ExecutionValues(context.compiled_parameters[index], plan.processors)
-        shard = shard_of_row(sources.inserted, around.territory.shard_map, values)  # type: ignore[arg-type]
-        rows.setdefault(shard, []).append(index)
-    route = Route(around.territory.in_order(rows), Reason.KEY)
+        parameters = context.compiled_parameters[index]
+        shard = plan.inserted_key and _known_shard(plan.inserted_key, parameters, territory)
+        if shard is None:
+            values = ExecutionValues(parameters, plan.processors)
+            shard = shard_of_row(sources.inserted, territory.shard_map, values)  # type: ignore[arg-type]
+        rows[shard].append(index)
+    route = Route(territory.in_order(rows), Reason.KEY)
     _check_insert(given, plan, around, route, named)
     if route.is_single:
         return _whole(given, route)

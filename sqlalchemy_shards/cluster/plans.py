@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class SimpleKey(NamedTuple):
-    """The key of a statement that compares it with one parameter: the quick way.
+    """The key of a statement that is one parameter, compared or inserted: the quick way.
 
     :param plain_type: values of exactly this Python type are stored as they are; None: of none.
     """
@@ -53,13 +53,22 @@ class SimpleKey(NamedTuple):
 class StatementPlan:
     """What is known of one compiled statement."""
 
-    __slots__ = ("_prepared", "cache", "is_plain_read", "processors", "simple_key", "sources")
+    __slots__ = (
+        "_prepared",
+        "cache",
+        "inserted_key",
+        "is_plain_read",
+        "processors",
+        "simple_key",
+        "sources",
+    )
 
     def __init__(self, cache: PlanCache, sources: StatementSources, processors: Processors) -> None:
         self.cache = cache
         self.sources = sources
         self.processors = processors
         self.simple_key = _simple_key(sources, processors)
+        self.inserted_key = _inserted_key(sources, processors)
         self.is_plain_read = False
         self._prepared: Prepared | Refusal | None = None
 
@@ -130,12 +139,25 @@ def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey 
     condition = root.condition
     if not isinstance(condition, PartEquals) or root.width != 1:
         return None
-    if condition.parameter.name in processors:
+    return _as_simple_key(root.keyspace, condition.parameter, processors)
+
+
+def _inserted_key(sources: StatementSources, processors: Processors) -> SimpleKey | None:
+    if sources.inserted is None or len(sources.inserted.parameters) != 1:
         return None
-    key_type = condition.parameter.key_type
+    (parameter,) = sources.inserted.parameters
+    if parameter is None:
+        return None
+    return _as_simple_key(sources.inserted.keyspace, parameter, processors)
+
+
+def _as_simple_key(keyspace: str, parameter: Parameter, processors: Processors) -> SimpleKey | None:
+    if parameter.name in processors:
+        return None
+    key_type = parameter.key_type
     is_limited = key_type.length is not None or key_type.scale is not None
     plain_type = None if is_limited else _PLAIN_TYPES.get(key_type.family)
-    return SimpleKey(root.keyspace, condition.parameter.name, plain_type, key_type)
+    return SimpleKey(keyspace, parameter.name, plain_type, key_type)
 
 
 _PLAIN_TYPES: Final[Mapping[KeyFamily, type]] = MappingProxyType(
