@@ -1,0 +1,198 @@
+"""Merging is what PostgreSQL would have done with the rows of all shards together."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import cmp_to_key
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg.errors import NumericValueOutOfRange
+
+from sqlalchemy_shards.errors import UnsupportedStatement
+from sqlalchemy_shards.execution.merge import merged, visible_columns
+from sqlalchemy_shards.plan import (
+    Aggregate,
+    AggregateRow,
+    Concatenate,
+    FirstCopy,
+    OrderedMerge,
+    SortKey,
+    SumOfCounts,
+    Window,
+)
+
+BIGINT, SMALLINT, INTEGER, NUMERIC, TEXT, FLOAT, DATE = 20, 21, 23, 1700, 25, 701, 1082
+
+numbers = st.none() | st.integers(-2, 2)
+rows_of_shards = st.lists(st.lists(st.tuples(numbers, numbers), max_size=6), min_size=1, max_size=4)
+sort_keys = st.lists(
+    st.builds(
+        SortKey,
+        column=st.integers(0, 1),
+        descending=st.booleans(),
+        nulls_first=st.booleans(),
+        is_byte_order=st.just(False),
+    ),
+    min_size=1,
+    max_size=3,
+)
+counts = st.none() | st.integers(0, 8)
+
+
+def postgresql_order(keys: list[SortKey]) -> Any:
+    """ORDER BY as PostgreSQL's manual defines it, written another way than the code does."""
+
+    def compare(one: Any, other: Any) -> int:
+        for key in keys:
+            left, right = one[key.column], other[key.column]
+            if left == right:
+                continue
+            if left is None or right is None:
+                is_first = (left is None) == key.nulls_first
+                return -1 if is_first else 1
+            return -1 if (left < right) != key.descending else 1
+        return 0
+
+    return cmp_to_key(compare)
+
+
+@given(rows_of_shards, sort_keys, counts, counts)
+def test_an_ordered_merge_is_the_sorted_union(
+    shards: list[list[Any]], keys: list[SortKey], limit: int | None, offset: int | None
+) -> None:
+    order = postgresql_order(keys)
+    merge = OrderedMerge(tuple(keys), 2, Window("n", "m"))
+    parts = [sorted(rows, key=order) for rows in shards]
+
+    found = list(merged(merge, parts, [INTEGER, BIGINT], {"n": limit, "m": offset}))
+
+    whole = sorted((row for rows in shards for row in rows), key=order)
+    start = offset or 0
+    window = whole[start:] if limit is None else whole[start : start + limit]
+    chosen = [key.column for key in keys]
+    assert [[row[i] for i in chosen] for row in found] == [
+        [row[i] for i in chosen] for row in window
+    ]
+
+
+@given(rows_of_shards, counts, counts)
+def test_a_concatenation_holds_all_rows_or_as_many_as_asked_for(
+    shards: list[list[Any]], limit: int | None, offset: int | None
+) -> None:
+    values = {"n": limit, "m": offset}
+
+    found = list(merged(Concatenate(Window("n", "m")), shards, [INTEGER, INTEGER], values))
+
+    whole = [row for rows in shards for row in rows]
+    start = offset or 0
+    assert found == (whole[start:] if limit is None else whole[start : start + limit])
+
+
+def test_hidden_columns_are_cut_off() -> None:
+    merge = OrderedMerge((SortKey(1, False, False, False),), visible=1)
+
+    found = list(merged(merge, [[("b", 1)], [("a", 0), ("c", 2)]], [TEXT, INTEGER], {}))
+
+    assert found == [("a",), ("b",), ("c",)]
+    assert visible_columns(merge) == 1
+
+
+def test_the_largest_window() -> None:
+    window = Concatenate(Window("n", "m"))
+
+    found = list(merged(window, [[(1,)], [(2,)]], [INTEGER], {"n": 2**63 - 1, "m": 1}))
+
+    assert found == [(2,)]
+
+
+def test_text_is_merged_by_code_point_only() -> None:
+    rows = [[("B",), ("a",)], [("Z",), ("ä",), ("日",), ("\U0001d4b3",)]]
+
+    found = list(merged(OrderedMerge((SortKey(0, False, False, True),), 1), rows, [TEXT], {}))
+
+    assert [value for (value,) in found] == ["B", "Z", "a", "ä", "日", "\U0001d4b3"]
+    assert [value.encode() for (value,) in found] == sorted(v.encode() for (v,) in found)
+
+
+@pytest.mark.parametrize("oid", [TEXT, FLOAT, NUMERIC, 1184, 1186, 3802, 1042, 0])
+def test_other_types_are_not_ordered_by_python(oid: int) -> None:
+    merge = OrderedMerge((SortKey(0, False, False, is_byte_order=False),), 1)
+
+    with pytest.raises(UnsupportedStatement):
+        list(merged(merge, [[(1,)]], [oid], {}))
+
+
+def aggregate(function: Aggregate, oid: int, *partials: Any) -> Any:
+    rows = [[(partial,)] for partial in partials]
+    ((value,),) = merged(AggregateRow((function,)), rows, [oid], {})
+    return value
+
+
+@pytest.mark.parametrize(
+    ("function", "oid", "partials", "expected"),
+    [
+        (Aggregate.COUNT, BIGINT, (0, 3, 4), 7),
+        (Aggregate.COUNT, BIGINT, (0, 0), 0),
+        (Aggregate.SUM, BIGINT, (None, None), None),
+        (Aggregate.SUM, BIGINT, (None, 3, -4), -1),
+        (Aggregate.SUM, BIGINT, (2**62, 2**62 - 1), 2**63 - 1),
+        (Aggregate.SUM, NUMERIC, (Decimal(2**63), None, Decimal(2**63)), Decimal(2**64)),
+        (Aggregate.SUM, NUMERIC, (Decimal(10**40 + 1), Decimal(1)), Decimal(10**40 + 2)),
+        (Aggregate.MIN, INTEGER, (None, 3, -4), -4),
+        (Aggregate.MAX, INTEGER, (None, 3, -4), 3),
+        (Aggregate.MAX, INTEGER, (None, None), None),
+    ],
+)
+def test_aggregates_are_put_together(
+    function: Aggregate, oid: int, partials: tuple[Any, ...], expected: Any
+) -> None:
+    found = aggregate(function, oid, *partials)
+
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("partials", [(2**62, 2**62), (-(2**63), -1)])
+def test_a_sum_beyond_bigint_fails_as_in_postgresql(partials: tuple[int, ...]) -> None:
+    with pytest.raises(NumericValueOutOfRange):
+        aggregate(Aggregate.SUM, BIGINT, *partials)
+
+
+@pytest.mark.parametrize(
+    ("function", "oid", "partials"),
+    [
+        (Aggregate.SUM, NUMERIC, (Decimal("1.5"), Decimal(1))),
+        (Aggregate.SUM, NUMERIC, (Decimal("1.0"),)),
+        (Aggregate.SUM, NUMERIC, (Decimal("NaN"),)),
+        (Aggregate.SUM, FLOAT, (1.5,)),
+        (Aggregate.MIN, TEXT, ("a", "b")),
+        (Aggregate.MAX, FLOAT, (1.5,)),
+        (Aggregate.MIN, NUMERIC, (Decimal(1),)),
+        (Aggregate.MAX, TEXT, (None, None)),
+    ],
+)
+def test_aggregates_whose_digits_or_order_differ_are_refused(
+    function: Aggregate, oid: int, partials: tuple[Any, ...]
+) -> None:
+    with pytest.raises(UnsupportedStatement):
+        aggregate(function, oid, *partials)
+
+
+def test_several_aggregates_make_one_row() -> None:
+    functions = (Aggregate.COUNT, Aggregate.MIN, Aggregate.SUM)
+
+    found = list(
+        merged(AggregateRow(functions), [[(1, 5, 5)], [(2, 3, 4)]], [BIGINT, DATE, BIGINT], {})
+    )
+
+    assert found == [(3, 3, 9)]
+
+
+def test_returned_rows_follow_each_other_and_copies_stand_for_all() -> None:
+    rows = [[(1,)], [(2,)]]
+
+    assert list(merged(SumOfCounts(), rows, [INTEGER], {})) == [(1,), (2,)]
+    assert list(merged(FirstCopy(), rows, [INTEGER], {})) == [(1,)]
