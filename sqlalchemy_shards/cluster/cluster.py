@@ -296,14 +296,17 @@ class Cluster:
 
         :param older_than: leave alone what was prepared more recently.
         """
+        self.check_open()
         return self._recovery.recover(older_than)
 
     def in_doubt(self) -> list[InDoubtTransaction]:
         """List the distributed transactions that are prepared on some shard."""
+        self.check_open()
         return self._recovery.in_doubt()
 
     def outcome(self, gid: str) -> str:
         """Settle a distributed transaction: ``"committed"``, ``"aborted"`` or ``"unknown"``."""
+        self.check_open()
         return str(self._recovery.outcome(gid).value)
 
     @contextmanager

@@ -9,18 +9,25 @@ Invariants:
 - After an error on one shard every statement is refused until ``rollback()``, or until a savepoint
   from before the error is rolled back to: as on one PostgreSQL.
 - No shard's connection goes back to its pool within a transaction.
+- After a fork nothing is sent on the parent's connections, whose transaction goes on there.
 - Used by one thread at a time, as SQLAlchemy uses its connections.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.errors import InFailedSqlTransaction
 
 from sqlalchemy_shards.connections.fan_out import Branch
-from sqlalchemy_shards.errors import ScatterNotAllowed, ShardUnavailable, UnknownShard
+from sqlalchemy_shards.errors import (
+    ConfigurationError,
+    ScatterNotAllowed,
+    ShardUnavailable,
+    UnknownShard,
+)
 
 from .cursor import ClusterCursor
 from .enlisted import CHARACTERISTICS, EnlistedShard
@@ -59,6 +66,7 @@ class ClusterConnection:
         """The shard on which a statement failed within this transaction."""
         self._characteristics: dict[str, Any] = {}
         self._savepoints: list[str] = []
+        self._pid = os.getpid()
 
     @property
     def territory(self) -> Territory:
@@ -105,7 +113,7 @@ class ClusterConnection:
 
     def check_usable(self) -> None:
         """Refuse statements in a transaction that failed, or on a connection that is closed."""
-        if self.closed or self.cluster.is_disposed:
+        if self.closed or self.cluster.is_disposed or self._pid != os.getpid():
             self._check_open()
         if self.failed_shard is not None:
             raise InFailedSqlTransaction(
@@ -180,6 +188,9 @@ class ClusterConnection:
         """Roll back on all enlisted shards."""
         if not self.enlisted:
             self._forget()
+            return
+        if self._pid != os.getpid():
+            self._leave_to_parent()
             return
         try:
             if len(self.enlisted) > 1:
@@ -293,6 +304,20 @@ class ClusterConnection:
         if self.closed:
             raise psycopg.InterfaceError("the cluster connection is closed")
         self.cluster.check_open()
+        if self._pid != os.getpid():
+            if self.enlisted:
+                raise ConfigurationError(
+                    "the transaction was begun by the process that this one was forked from",
+                    "close the session, and begin transactions after the fork",
+                )
+            self._pid = os.getpid()
+
+    def _leave_to_parent(self) -> None:
+        """Let go of connections that a fork brought along."""
+        enlisted, self.enlisted = self.enlisted, {}
+        for each in enlisted.values():
+            each.pooled.detach()
+        self._forget()
 
     def _release(self) -> None:
         enlisted, self.enlisted = self.enlisted, {}
@@ -300,7 +325,7 @@ class ClusterConnection:
         first_error: BaseException | None = None
         for each in enlisted.values():
             try:
-                each.release()
+                each.release(is_kept=not self.cluster.is_disposed)
             except Exception as error:  # every connection must go back
                 each.pooled.invalidate()
                 first_error = first_error or error

@@ -62,9 +62,12 @@ class EnlistedShard:
         elif writes is None and not self.wrote:
             self.wrote = None
 
-    def release(self) -> None:
-        """Give the connection back to its shard's pool, as it was taken."""
-        if self.is_lost:
+    def release(self, *, is_kept: bool = True) -> None:
+        """Give the connection back to its shard's pool, as it was taken.
+
+        :param is_kept: the pool has a use for it; else it is closed.
+        """
+        if self.is_lost or not is_kept:
             self.pooled.invalidate()
             return
         if self.driver.info.transaction_status != TransactionStatus.IDLE:
