@@ -11,15 +11,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy.sql.dml import UpdateBase
-from sqlalchemy.sql.selectable import Select
-
-from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.planner import Prepared, Refusal, prepare
 from sqlalchemy_shards.routing.analysis import analyse
 from sqlalchemy_shards.routing.conditions import AllOf, AnyOf, Parameter, PartEquals, PartIn
-from sqlalchemy_shards.routing.row_wise import why_not_row_wise
 
 from .values import processors_of
 
@@ -69,7 +64,7 @@ class StatementPlan:
         self.processors = processors
         self.simple_key = _simple_key(sources, processors)
         self.inserted_key = _inserted_key(sources, processors)
-        self.is_plain_read = False
+        self.is_plain_read = sources.is_plain
         self._prepared: Prepared | Refusal | None = None
 
     def prepared(self, compiled: SQLCompiler, facts: Facts) -> Prepared:
@@ -108,24 +103,7 @@ class PlanCache:
             undeclared_is_global=self.undeclared_is_global,
             rendered=compiled.rendered_tables,
         )
-        plan = StatementPlan(self, sources, processors_of(compiled, list(_parameters(sources))))
-        plan.is_plain_read = _is_plain_read(_compat.core_statement(compiled))
-        return plan
-
-
-def _is_plain_read(statement: Any) -> bool:
-    """Whether a statement certainly writes nothing: no function of unknown effect, no lock."""
-    if isinstance(statement, UpdateBase) or not isinstance(statement, Select):
-        return False
-    shape = _compat.select_shape(statement)
-    if shape.for_update or shape.independent_ctes or shape.embellished:
-        return False
-    columns = tuple(statement.selected_columns)
-    where = (statement.whereclause,) if statement.whereclause is not None else ()
-    froms = tuple(
-        element.onclause for element in statement.get_final_froms() if hasattr(element, "onclause")
-    )
-    return why_not_row_wise((*columns, *where, *froms), aggregates_too=True) is None
+        return StatementPlan(self, sources, processors_of(compiled, list(_parameters(sources))))
 
 
 def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey | None:

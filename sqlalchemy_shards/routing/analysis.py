@@ -43,7 +43,7 @@ from sqlalchemy_shards.models.distribution import Global, Reference, Sharded, di
 from sqlalchemy_shards.models.key_types import KeyType, family_of, key_type_of
 
 from .inserts import inserted_key
-from .nested import CONSTANT_TEXT, TEXT_THAT_READS, is_row_by_row, why_not_alike
+from .nested import CONSTANT_TEXT, TEXT_THAT_READS, is_plain, is_row_by_row, why_not_alike
 from .predicates import Reading, condition_on, equalities_with_parameters, key_equalities
 from .roots import choose_roots
 from .row_wise import why_not_row_wise
@@ -104,6 +104,7 @@ class _Walk:
         self.references = 0
         self.obstacle: str | None = None
         self.unreadable: str | None = None
+        self.is_plain = True
 
     # -- queries --
 
@@ -154,6 +155,7 @@ class _Walk:
             self._cte(cte, scope)
         for expression in (*final.get_children(), *scope.conjuncts):
             self._expression(expression, scope)
+        self.is_plain = self.is_plain and is_plain(final, shape)
         if parent is not None or depth > 0 or is_from:
             is_sharded = len(self.occurrences) > first
             self.hinder_if(why_not_alike(final, shape, is_sharded=is_sharded))
@@ -185,6 +187,7 @@ class _Walk:
         if isinstance(element, CTE):
             return self._named(element, self._cte(element, scope), scope)
         if isinstance(element, TableValuedAlias):
+            self.is_plain = False
             self._expression(element.element, scope)
             self.hinder("a function in the FROM list would run on every shard")
             scope.names[element] = None
@@ -236,7 +239,9 @@ class _Walk:
     def _join(self, join: Join, scope: Scope, *, is_kept: bool) -> set[int]:
         if join.full:
             self.hinder("FULL JOIN fills both sides with NULLs")
-        self.hinder_if(why_not_row_wise([join.onclause]))
+        reason = why_not_row_wise([join.onclause])
+        self.hinder_if(reason)
+        self.is_plain = self.is_plain and reason is None
         left = self._from(join.left, scope, is_kept=is_kept and not join.full)
         right = self._from(
             join.right, scope, is_kept=is_kept and not join.isouter and not join.full
@@ -477,6 +482,7 @@ class _Walk:
             reads_reference=bool(self.references),
             obstacle=self.obstacle or obstacle,
             unreadable=unreadable,
+            is_plain=self.is_plain and unreadable is None and kind is StatementKind.SELECT,
             inserted=inserted,
             target=target.fullname if target is not None else None,
             writes_reference=isinstance(distribution, Reference),

@@ -54,7 +54,8 @@ def _parameter(
 ) -> Parameter | None:
     """The parameter that was compiled for a value; None: it is not of the column's kind.
 
-    A value without a type of its own is compiled as a copy that has the column's, and keeps its key.
+    A value without a type of its own is compiled as a copy that has the column's, and keeps its
+    key.
     """
     for bound, name in compiled.bind_names.items():
         if bound is value or bound.key == value.key:

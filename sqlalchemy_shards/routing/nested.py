@@ -44,6 +44,16 @@ def is_row_by_row(shape: SelectShape) -> bool:
     )
 
 
+def is_plain(select: Select[Any], shape: SelectShape) -> bool:
+    """Whether a SELECT certainly writes nothing: no function of unknown effect, no lock.
+
+    What its FROM list holds is looked at apart.
+    """
+    if shape.for_update or shape.embellished or shape.extended:
+        return False
+    return why_not_row_wise([select], aggregates_too=True) is None
+
+
 def why_not_alike(select: Select[Any], shape: SelectShape, *, is_sharded: bool) -> str | None:
     """Why a nested SELECT may give something else on every shard than on one database; or None.
 

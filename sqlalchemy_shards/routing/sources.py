@@ -75,6 +75,7 @@ class StatementSources:
     :param obstacle: why the same statement on several shards, each with its own rows, would not
         add up to the answer; None: it does, as far as the tables go.
     :param unreadable: why it cannot be told which tables the statement reads; None: it can.
+    :param is_plain: it is a SELECT that certainly writes nothing.
     :param inserted: the key of inserted rows, for an INSERT into a sharded table.
     :param target: name of the table that is written.
     :param writes_reference: the target is a reference table.
@@ -89,6 +90,7 @@ class StatementSources:
     reads_reference: bool = False
     obstacle: str | None = None
     unreadable: str | None = None
+    is_plain: bool = False
     inserted: InsertedKey | None = None
     target: str | None = None
     writes_reference: bool = False

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy_shards.errors import UnsupportedStatement
 from tests.properties.statements import key_questions
 from tests.properties.test_answers import EXAMPLES, thorough
-from tests.properties.world import SHARDED, World
+from tests.properties.world import SHARDED, Document, World
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -63,3 +63,10 @@ def test_the_key_of_every_row_leads_to_the_row(world: World, model: type[Any]) -
 def _key_of(model: type[Any]) -> tuple[str, ...]:
     key = model.__shard_key__
     return (key,) if isinstance(key, str) else key
+
+
+def test_rows_that_share_half_a_key_lie_on_several_shards(world: World) -> None:
+    """Else the properties would not see a join that is beside it."""
+    query = Document.__table__.select().where(Document.tenant == "a")
+
+    assert len(world.shards_with(query)) > 1

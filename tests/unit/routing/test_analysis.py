@@ -419,3 +419,46 @@ class TestWrites:
         (root,) = sources_of(delete(A)).roots
 
         assert root.condition is ANYWHERE
+
+
+class TestPlainReads:
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            select(A).where(A.c.k == 5).order_by(A.c.value),
+            select(A, B).join(B, ON).where(exists().where(A.c.k == C.c.k)),
+            select(func.count(), func.max(A.c.value)).select_from(A),
+            of(select(A.c.value, func.count()).group_by(A.c.value)),
+            select(select(A).cte()),
+            union_all(select(A.c.id), select(B.c.id)),
+        ],
+        ids=range(6),
+    )
+    def test_what_certainly_writes_nothing(self, statement: Any) -> None:
+        assert sources_of(statement).is_plain
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            select(A, func.write_something()),
+            select(A).where(func.write_something() == 1),
+            select(A).order_by(func.write_something()),
+            select(A).limit(func.write_something()),
+            select(func.count()).select_from(A).having(func.write_something() == 1),
+            select(A).select_from(A.join(B, func.write_something() == 1).join(C, A.c.k == C.c.k)),
+            of(select(A, func.write_something())),
+            select(select(func.write_something()).cte()),
+            select(A).where(exists(select(select(func.write_something()).subquery()))),
+            select(func.write_something().table_valued("id")),
+            union_all(select(A.c.id), select(func.write_something())),
+            select(A).with_for_update(),
+            of(select(A).with_for_update()),
+            select(A).where(text("write_something()")),
+            select(A, text("write_something()")),
+            select(A).prefix_with("/* */"),
+            update(A).values(value=1),
+        ],
+        ids=range(17),
+    )
+    def test_what_may_write(self, statement: Any) -> None:
+        assert not sources_of(statement).is_plain
