@@ -4,7 +4,8 @@ Refreshes, expired and deferred loads, and the unit of work's UPDATE and DELETE 
 primary key. Where that key lacks the shard key, the session still knows it: it has seen the row.
 What was seen is remembered through expiry and rollback, as long as the object lives, and believed
 as long as it is in the session: a shard key never changes, but the row of an object that was
-deleted, expunged or never committed may have given its primary key to another. Objects whose primary key holds the shard key need none of this, and cost nothing.
+deleted, expunged or never committed may have given its primary key to another. Objects whose
+primary key holds the shard key need none of this, and cost nothing.
 """
 
 from __future__ import annotations
