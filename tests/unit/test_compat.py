@@ -1,0 +1,526 @@
+"""Each private name of SQLAlchemy that is read still means what it did when it was chosen."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Identity,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    exists,
+    func,
+    insert,
+    lambda_stmt,
+    literal,
+    select,
+    text,
+    tuple_,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import dialect as postgresql
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import DeclarativeBase, Session, aliased, mapped_column, with_loader_criteria
+
+from sqlalchemy_shards import _compat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+metadata = MetaData()
+users = Table(
+    "users",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", String),
+    Column("points", Integer),
+)
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("user_id", Integer),
+)
+counted = Table(
+    "counted",
+    metadata,
+    Column("id", Integer, Identity(), primary_key=True),
+    Column("name", String),
+)
+
+
+class Base(DeclarativeBase):
+    metadata = metadata
+
+
+class User(Base):
+    __table__ = users
+
+
+class Animal(Base):
+    __tablename__ = "animals"
+    id = mapped_column(BigInteger, primary_key=True)
+    kind = mapped_column(String)
+    __mapper_args__ = {"polymorphic_on": kind, "polymorphic_identity": "animal"}
+
+
+class Cat(Animal):
+    __mapper_args__ = {"polymorphic_identity": "cat"}
+
+
+class Dog(Animal):
+    __tablename__ = "dogs"
+    id = mapped_column(ForeignKey("animals.id"), primary_key=True)
+    __mapper_args__ = {"polymorphic_identity": "dog"}
+
+
+def compiled(statement: Any, **keywords: Any) -> Any:
+    return statement.compile(dialect=postgresql(), **keywords)
+
+
+@pytest.fixture
+def engine(one_database_url: str) -> Iterator[Any]:
+    engine = create_engine(one_database_url)
+    try:
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def executions(engine: Any) -> Iterator[list[tuple[Any, Any, str]]]:
+    """Context, driver parameters and SQL of each call of the driver."""
+    seen: list[tuple[Any, Any, str]] = []
+
+    def note(
+        connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, is_many: Any
+    ) -> None:
+        seen.append((context, parameters, sql))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def test_every_function_is_tested_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    functions = [
+        name
+        for name, each in inspect.getmembers(_compat, inspect.isfunction)
+        if each.__module__ == _compat.__name__ and not name.startswith("_")
+    ]
+
+    assert [name for name in functions if f"_compat.{name}(" not in source] == []
+
+
+class TestStatements:
+    def test_the_core_statement_of_core(self) -> None:
+        statement = select(users.c.id)
+
+        assert _compat.core_statement(compiled(statement)) is statement
+
+    def test_the_core_statement_of_the_orm_holds_what_the_orm_added(self) -> None:
+        criteria = with_loader_criteria(User, User.points > 3)
+        found: Any = _compat.core_statement(compiled(select(User).options(criteria)))
+
+        assert "users.points >" in str(found.whereclause)
+        assert [column.key for column in found.selected_columns] == ["id", "name", "points"]
+
+    def test_the_core_statement_of_others(self) -> None:
+        union = union_all(select(users.c.id), select(orders.c.id))
+        raw = text("SELECT 1")
+        change = update(User).where(User.id == 1).values(name="x")
+
+        assert isinstance(_compat.core_statement(compiled(union)), sqlalchemy.CompoundSelect)
+        assert _compat.core_statement(compiled(raw)) is raw
+        assert isinstance(_compat.core_statement(compiled(change)), sqlalchemy.Update)
+
+    def test_the_core_statement_of_a_lambda(self, engine: Any) -> None:
+        with executions(engine) as seen, Session(engine) as session:
+            session.execute(lambda_stmt(lambda: select(User.id).where(User.id == 5)))
+
+        assert isinstance(_compat.core_statement(seen[0][0].compiled), sqlalchemy.Select)
+
+    def test_a_correlated_table_is_not_in_the_final_from_list(self) -> None:
+        inner = select(orders.c.id).where(orders.c.user_id == users.c.id)
+        enclosing = frozenset([users])
+        correlated = _compat.final_select(
+            inner, is_from=False, enclosing=enclosing, directly_enclosing=enclosing
+        )
+        as_from = _compat.final_select(
+            inner, is_from=True, enclosing=enclosing, directly_enclosing=enclosing
+        )
+
+        assert list(correlated.froms) == [orders]
+        assert set(as_from.froms) == {users, orders}
+
+    def test_the_final_select_is_the_orms(self) -> None:
+        inner = select(Cat.id)
+        final = _compat.final_select(
+            inner, is_from=False, enclosing=frozenset(), directly_enclosing=frozenset()
+        )
+
+        assert "kind IN" in str(final.select.whereclause)
+
+    def test_the_shape_of_a_bare_select(self) -> None:
+        shape = _compat.select_shape(select(users.c.id))
+
+        assert shape == (
+            _compat.SelectShape((), None, None, None, (), (), *[False] * 3, (), *[False] * 2)
+        )
+
+    def test_each_clause_is_in_the_shape(self) -> None:
+        query = select(users.c.id)
+        cte = select(orders.c.id).cte("more")
+
+        assert len(_compat.select_shape(query.order_by(users.c.id, users.c.name)).order_by) == 2
+        assert _compat.select_shape(query.limit(3)).limit.value == 3  # type: ignore[union-attr]
+        assert _compat.select_shape(query.offset(4)).offset.value == 4  # type: ignore[union-attr]
+        assert _compat.select_shape(query.fetch(5)).fetch.value == 5  # type: ignore[union-attr]
+        assert _compat.select_shape(query.group_by(users.c.id)).group_by == (users.c.id,)
+        assert len(_compat.select_shape(query.having(func.count() > 1)).having) == 1
+        assert _compat.select_shape(query.distinct()).distinct
+        assert not _compat.select_shape(query.distinct()).distinct_on
+        assert _compat.select_shape(query.with_for_update()).for_update
+        assert _compat.select_shape(query.add_cte(cte)).independent_ctes == (cte,)
+        assert _compat.select_shape(query.prefix_with("X")).embellished
+        assert _compat.select_shape(query.suffix_with("X")).embellished
+        assert _compat.select_shape(query.with_statement_hint("X")).embellished
+
+    def test_the_shape_of_a_set_operation(self) -> None:
+        union = union_all(select(users.c.id), select(orders.c.id)).order_by("id").limit(2)
+        shape = _compat.select_shape(union)
+
+        assert len(shape.order_by) == 1
+        assert shape.limit.value == 2  # type: ignore[union-attr]
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_distinct_on_is_told_however_it_is_said(self) -> None:
+        shapes = [_compat.select_shape(select(users.c.id).distinct(users.c.name))]
+        if hasattr(select(users), "ext"):
+            from sqlalchemy.dialects.postgresql import distinct_on
+
+            query = select(users.c.id).ext(distinct_on(users.c.name))
+            shapes.append(_compat.select_shape(query))
+
+        assert all(shape.distinct_on or shape.extended for shape in shapes)
+
+    def test_extensions_are_noticed(self) -> None:
+        conflict = upsert(users).on_conflict_do_nothing()
+
+        assert not _compat.has_extensions(select(users))
+        assert not _compat.has_extensions(conflict)
+        if hasattr(select(users), "ext"):
+            from sqlalchemy.dialects.postgresql import distinct_on
+
+            assert _compat.has_extensions(select(users).ext(distinct_on(users.c.name)))
+
+    def test_labels_are_resolved(self) -> None:
+        labelled = (users.c.points + 1).label("more")
+        meanings = _compat.label_meanings(compiled(select(users.c.id, labelled).order_by("more")))
+
+        assert meanings["more"] is labelled
+        assert meanings["id"] is users.c.id
+
+    def test_columns_are_added_without_the_orms_work_being_done_twice(self) -> None:
+        query = select(Cat.id).order_by(Cat.id)
+        statement: Any = _compat.core_statement(compiled(query))
+        more = _compat.with_more_columns(statement, [Cat.id.label("again")])
+
+        assert str(compiled(more)).count("kind IN") == 1
+        assert [column.key for column in more.selected_columns] == ["id", "again"]
+
+
+class TestModification:
+    def test_values_of_an_update(self) -> None:
+        change = update(users).values(name="x", points=users.c.points + 1)
+        values = _compat.dml_values(compiled(change))
+
+        assert values is not None
+        assert set(values) == {"name", "points"}
+        assert values["points"].left is users.c.points
+
+    def test_values_of_the_orms_update(self) -> None:
+        values = _compat.dml_values(compiled(update(User).values({User.name: "x"})))
+
+        assert values is not None
+        assert set(values) == {"name"}
+
+    def test_no_values(self) -> None:
+        assert _compat.dml_values(compiled(insert(users))) is None
+
+    def test_expressions_of_every_row(self) -> None:
+        one, other = users.c.id + 1, literal(5)
+        rows = [{"id": 1, "points": one}, {"id": other, "points": 2}]
+        found = _compat.dml_expressions(compiled(insert(users).values(rows)))
+        single = _compat.dml_expressions(compiled(update(users).values(points=one)))
+
+        assert any(each is one for each in found)
+        assert any(each is other for each in found)
+        assert single == [one]
+
+    def test_rows_of_a_values_list(self) -> None:
+        rows = [{"id": 1}, {"id": 2}]
+
+        assert [len(each) for each in _compat.multi_values(insert(users).values(rows))] == [2]
+        assert not _compat.multi_values(insert(users).values(id=1))
+
+    def test_the_clause_after_values(self) -> None:
+        plain, conflict = upsert(users), upsert(users).on_conflict_do_nothing()
+
+        assert _compat.post_values_clause(plain) is None
+        assert _compat.post_values_clause(conflict) is not None
+
+    def test_the_parts_of_on_conflict(self) -> None:
+        statement = upsert(users)
+        statement = statement.on_conflict_do_update(
+            index_elements=[users.c.id],
+            index_where=users.c.points > 1,
+            set_={"name": "x", users.c.points: statement.excluded.points + 1},
+            where=users.c.points < 9,
+        )
+        clause = _compat.post_values_clause(statement)
+        assert clause is not None
+        keys, expressions = _compat.on_conflict_parts(clause)
+
+        texts = {str(each) for each in expressions}
+        assert set(keys) == {"name", "points"}
+        assert {"excluded.points + :points_1", "users.points < :points_1"} <= texts
+        assert "users.points > :points_1" in texts
+
+    def test_what_is_returned(self) -> None:
+        assert _compat.returning(insert(users)) == ()
+        assert _compat.returning(update(users).returning(users.c.id)) == (users.c.id,)
+
+    def test_ctes_that_were_added(self) -> None:
+        cte = select(orders.c.id).cte("more")
+
+        assert _compat.dml_ctes(update(users).values(name="x").add_cte(cte)) == (cte,)
+        assert _compat.dml_ctes(insert(users)) == ()
+
+
+class TestExecutions:
+    def test_plain_parameters(self, engine: Any) -> None:
+        with executions(engine) as seen, engine.connect() as connection:
+            connection.execute(select(users).where(users.c.id == 5, users.c.name == "x"))
+
+        assert dict(_compat.raw_parameters(seen[0][0])) == {"id_1": 5, "name_1": "x"}
+
+    def test_lists_stand_under_their_own_names(self, engine: Any) -> None:
+        pair = tuple_(users.c.id, users.c.name)
+        query = select(users).where(
+            users.c.id.in_([1, 2]),
+            pair.in_([(1, "a"), (2, "b")]),
+            users.c.points.in_(bindparam("points", expanding=True)),
+            users.c.name.in_([]),
+            users.c.points > 7,
+        )
+        with executions(engine) as seen, engine.connect() as connection:
+            connection.execute(query, {"points": [3]})
+        found = _compat.raw_parameters(seen[0][0])
+
+        assert found["id_1"] == [1, 2]
+        assert found["param_1"] == [(1, "a"), (2, "b")]
+        assert found["points"] == [3]
+        assert found["name_1"] == []
+        assert found["points_1"] == 7
+
+    def test_lists_of_a_second_execution_of_one_compiled_statement(self, engine: Any) -> None:
+        with executions(engine) as seen, engine.connect() as connection:
+            for keys in ([1, 2], [3], []):
+                connection.execute(select(users).where(users.c.id.in_(keys)))
+        found = [_compat.raw_parameters(context)["id_1"] for context, _, _ in seen]
+
+        assert found == [[1, 2], [3], []]
+
+    def test_callables_are_called(self, engine: Any) -> None:
+        value = bindparam("value", callable_=lambda: 9, type_=Integer)
+        with executions(engine) as seen, engine.connect() as connection:
+            connection.execute(select(users).where(users.c.id == value))
+
+        assert _compat.raw_parameters(seen[0][0])["value"] == 9
+
+    def test_literal_execute_parameters_are_missing_or_right(self, engine: Any) -> None:
+        number = bindparam("number", 5, literal_execute=True, type_=Integer)
+        query = select(users).where(users.c.id == number, users.c.points == 3)
+        with executions(engine) as seen, engine.connect() as connection:
+            connection.execute(query)
+            connection.execute(query, {"number": 6})
+        found = [_compat.raw_parameters(context) for context, _, _ in seen]
+
+        assert [each.get("number", right) for each, right in zip(found, (5, 6), strict=True)] == [
+            5,
+            6,
+        ]
+        assert [each["points_1"] for each in found] == [3, 3]
+
+    def test_expanding_parameters_are_told_from_others(self) -> None:
+        assert _compat.is_expanding(bindparam("x", expanding=True))
+        assert not _compat.is_expanding(bindparam("x"))
+
+    def test_a_default_that_runs_on_its_own_is_told(self, engine: Any) -> None:
+        table = Table(
+            "defaulted",
+            MetaData(),
+            Column("id", Integer, default=select(func.max(5)).scalar_subquery(), primary_key=True),
+            implicit_returning=False,
+        )
+        found: list[bool] = []
+
+        def note(
+            connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, is_many: Any
+        ) -> None:
+            found.append(_compat.is_pre_executed_default(context))
+
+        with engine.begin() as connection:
+            table.create(connection)
+            event.listen(engine, "before_cursor_execute", note)
+            connection.execute(table.insert())
+
+        assert found == [True, False]
+
+    def test_batches_of_insertmanyvalues_are_counted(self, engine: Any) -> None:
+        statement = insert(users).returning(users.c.id, sort_by_parameter_order=True)
+        rows = [{"id": n} for n in range(5)]
+        batches: list[Any] = []
+
+        def note(
+            connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, is_many: Any
+        ) -> None:
+            done = sum(batch.rows for batch in batches)
+            batches.append(_compat.insertmanyvalues_batch(context, parameters, done, 2))
+
+        event.listen(engine, "before_cursor_execute", note)
+        with engine.begin() as connection:
+            paged = connection.execution_options(insertmanyvalues_page_size=2)
+            paged.execute(statement, rows)
+
+        assert [(batch.first, batch.rows) for batch in batches] == [(0, 2), (2, 2), (4, 1)]
+        assert not any(batch.row_at_a_time for batch in batches)
+
+    def test_rows_that_go_one_at_a_time_are_counted(self, engine: Any) -> None:
+        table = Table(
+            "keyed",
+            MetaData(),
+            Column("id", String, server_default=text("gen_random_uuid()::text"), primary_key=True),
+            Column("number", Integer),
+        )
+        statement = insert(table).returning(table.c.id, sort_by_parameter_order=True)
+        batches: list[Any] = []
+
+        def note(
+            connection: Any, cursor: Any, sql: str, parameters: Any, context: Any, is_many: Any
+        ) -> None:
+            batches.append(_compat.insertmanyvalues_batch(context, parameters, len(batches), 1000))
+
+        with engine.begin() as connection:
+            table.create(connection)
+            event.listen(engine, "before_cursor_execute", note)
+            connection.execute(statement, [{"number": n} for n in range(3)])
+
+        assert [(batch.first, batch.rows, batch.row_at_a_time) for batch in batches] == [
+            (0, 1, True),
+            (1, 1, True),
+            (2, 1, True),
+        ]
+
+    def test_keys_that_the_server_makes_are_told(self) -> None:
+        by_server = insert(counted).returning(counted.c.id, sort_by_parameter_order=True)
+        by_client = insert(users).returning(users.c.id, sort_by_parameter_order=True)
+        server: Any = compiled(by_server, for_executemany=True, column_keys=["name"])
+        client: Any = compiled(by_client, for_executemany=True, column_keys=["id", "name"])
+
+        assert _compat.insertmanyvalues_sorts_by_server_key(server)
+        assert not _compat.insertmanyvalues_sorts_by_server_key(client)
+        assert not _compat.insertmanyvalues_sorts_by_server_key(compiled(insert(users)))
+
+    def test_a_batch_is_rendered_for_some_of_its_rows(self, engine: Any) -> None:
+        statement = insert(users).returning(users.c.id, sort_by_parameter_order=True)
+        rows = [{"id": n, "name": f"name {n}"} for n in range(5)]
+        with executions(engine) as seen, engine.begin() as connection:
+            connection.execute(statement, rows)
+        sql, parameters = _compat.render_insertmanyvalues(seen[0][0], [3, 1])
+        with engine.connect() as connection, engine.raw_connection().cursor() as cursor:
+            connection.execute(users.delete())
+            connection.commit()
+            found = cursor.execute(sql, parameters).fetchall()
+
+        assert {row[0] for row in found} == {1, 3}
+        assert {value for value in parameters.values() if isinstance(value, str)} == {
+            "name 1",
+            "name 3",
+        }
+
+    def test_a_batch_is_rendered_for_the_translated_schema(self, engine: Any) -> None:
+        table = Table(
+            "made",
+            MetaData(),
+            Column("id", Integer, primary_key=True, autoincrement=False),
+            schema="logical",
+        )
+        options = {"schema_translate_map": {"logical": "physical"}}
+        with executions(engine) as seen, engine.connect() as connection:
+            connection.execute(text("CREATE SCHEMA physical"))
+            connection.execute(text("CREATE TABLE physical.made (id int PRIMARY KEY)"))
+            translated = connection.execution_options(**options)
+            translated.execute(
+                insert(table).returning(table.c.id, sort_by_parameter_order=True),
+                [{"id": 1}, {"id": 2}],
+            )
+        sql, _ = _compat.render_insertmanyvalues(seen[-1][0], [1])
+
+        assert "INTO physical.made" in sql
+
+    def test_derived_statements_get_the_executions_schema(self, engine: Any) -> None:
+        table = Table("pg_class", MetaData(), Column("relname", String), schema="logical")
+        options = {"schema_translate_map": {"logical": "pg_catalog"}}
+        with executions(engine) as seen, engine.connect() as connection:
+            connection.execution_options(**options).execute(select(table).limit(1))
+        derived: Any = compiled(select(table), schema_translate_map={"logical": "anything"})
+        plain: Any = compiled(select(users.c.id))
+
+        context = seen[0][0]
+        assert "FROM pg_catalog.pg_class" in _compat.translated_statement(
+            context, derived, str(derived.string)
+        )
+        assert _compat.translated_statement(context, plain, plain.string) == plain.string
+
+
+class TestPools:
+    def test_older_connections_of_a_distrusted_pool_are_replaced(self, engine: Any) -> None:
+        one, other = engine.raw_connection(), engine.raw_connection()
+        older = {one.driver_connection, other.driver_connection}
+        other.close()
+        _compat.distrust_pool(engine.pool, one, RuntimeError("lost"))
+        again = engine.raw_connection()
+        newer = again.driver_connection
+        again.close()
+        one.close()
+
+        assert newer not in older
+
+
+def test_correlation_reads_through_aliases_and_exists() -> None:
+    other = aliased(User)
+    query = select(User.id).where(exists().where(other.points == User.points))
+    final: Any = _compat.core_statement(compiled(query))
+
+    assert str(final.whereclause).startswith("EXISTS")
