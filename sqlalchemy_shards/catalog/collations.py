@@ -7,7 +7,7 @@ each table, and only when an order has to be merged.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Table
 from sqlalchemy.sql.elements import BinaryExpression, CollationClause, ColumnClause
@@ -22,7 +22,9 @@ _BYTE_ORDER = frozenset({"C", "POSIX", "ucs_basic", "pg_c_utf8"})
 
 _COLUMNS = """
 SELECT a.attname,
-       CASE WHEN c.collname = 'default' THEN NULL ELSE c.collname END,
+       CASE WHEN c.collname = 'default' THEN NULL
+            WHEN c.collnamespace = 'pg_catalog'::regnamespace THEN c.collname
+            ELSE 'of the application' END,
        c.collprovider
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
@@ -56,6 +58,7 @@ class Collations:
         self._quote = quote
         self._lock = threading.Lock()
         self._tables: dict[str, dict[str, bool]] = {}
+        self._is_utf8: bool | None = None
 
     def orders_by_code_point(self, expression: Any) -> bool:
         """Whether a text expression certainly sorts as Python strings do.
@@ -65,7 +68,8 @@ class Collations:
         if isinstance(expression, BinaryExpression) and isinstance(
             expression.right, CollationClause
         ):
-            return str(expression.right.collation).strip('"') in _BYTE_ORDER
+            name = str(expression.right.collation).strip('"')
+            return name in _BYTE_ORDER and self._keeps_text_as_utf8()
         if not isinstance(expression, ColumnClause) or expression.table is None:
             return False
         table: Any = getattr(expression.table, "element", expression.table)
@@ -89,12 +93,28 @@ class Collations:
                     self._tables[name] = known
         return known
 
+    def _keeps_text_as_utf8(self) -> bool:
+        """Whether bytes order as code points on every shard; in other encodings they do not."""
+        with self._lock:
+            known = self._is_utf8
+        if known is None:
+            known = all(self._database(shard).encoding == "UTF8" for shard in self._shards)
+            with self._lock:
+                self._is_utf8 = known
+        return known
+
+    def _database(self, shard: str) -> _Database:
+        with self._connect(shard) as connection:
+            return _database(connection)
+
     def _read(self, shard: str, name: str) -> dict[str, bool]:
         with self._connect(shard) as connection:
-            by_default = _database_orders_by_code_point(connection)
+            database = _database(connection)
             rows = connection.execute(_COLUMNS, (name,)).fetchall()
         return {
-            column: by_default if collation is None else _is_byte_order(collation, provider)
+            column: database.orders_by_code_point
+            if collation is None
+            else database.encoding == "UTF8" and _is_byte_order(collation, provider)
             for column, collation, provider in rows
         }
 
@@ -104,14 +124,19 @@ def _is_byte_order(collation: str, provider: str | bytes) -> bool:
     return provider in ("c", "b", "d") and collation in _BYTE_ORDER
 
 
-def _database_orders_by_code_point(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the database's default collation orders UTF-8 text by its bytes."""
+class _Database(NamedTuple):
+    """How a database keeps and sorts text."""
+
+    encoding: str
+    orders_by_code_point: bool
+
+
+def _database(connection: psycopg.Connection[Any]) -> _Database:
     query = _DATABASE if connection.info.server_version >= 150000 else _DATABASE_BEFORE_15
     row = connection.execute(query).fetchone()
     assert row is not None
     collate, provider, encoding = row
     provider = provider.decode() if isinstance(provider, bytes) else provider
-    if encoding != "UTF8":
-        return False
     # Provider "b" (PostgreSQL 17) compares bytes under every locale it has.
-    return provider == "b" or (provider == "c" and collate in ("C", "POSIX"))
+    by_bytes = provider == "b" or (provider == "c" and collate in ("C", "POSIX"))
+    return _Database(encoding, by_bytes and encoding == "UTF8")
