@@ -177,7 +177,7 @@ USER_IDS = (*range(-3, 12), 2**40, -(2**40))
 TENANTS = ("a", "A", "a ", "ä", "", "日本")
 WEIGHTS = (Decimal("1"), Decimal("1.0"), Decimal("1.5"), Decimal("-2.50"), Decimal("0"))
 REGIONS = ("north", "south", "West", "east ", "é")
-YEARS = (1899, 1900, 1950, 1999, 2000, 2001, -1)
+YEARS = (1899, 1900, 1950, 1999, 2000, 2001, -1, 3, 5, 7)
 
 
 def keyspaces() -> dict[str, Keyspace]:
