@@ -39,6 +39,10 @@ def _name(loader: Callable[..., Any]) -> str:
 
 eager = pytest.mark.parametrize("loader", EAGER, ids=_name)
 every_loader = pytest.mark.parametrize("loader", [*EAGER, lazyload], ids=_name)
+# subqueryload of a parent selects DISTINCT in a subquery.
+loader_of_parents = pytest.mark.parametrize(
+    "loader", [joinedload, selectinload, immediateload, lazyload], ids=_name
+)
 
 
 class TestCollections:
@@ -184,7 +188,7 @@ class TestCollections:
 
 
 class TestReferences:
-    @every_loader
+    @loader_of_parents
     def test_parents_of_all_objects(self, shop: World, loader: Callable[..., Any]) -> None:
         m = shop.models
         with shop.session() as session:
@@ -195,7 +199,7 @@ class TestReferences:
             (number * 10 + each, f"customer {number}") for number in CUSTOMERS for each in (1, 2)
         ]
 
-    @every_loader
+    @loader_of_parents
     def test_parents_in_a_reference_table(self, shop: World, loader: Callable[..., Any]) -> None:
         m = shop.models
         with shop.session() as session:
@@ -203,6 +207,17 @@ class TestReferences:
             found = [customer.region.name for customer in session.scalars(query)]
 
         assert found == ["South", "North"] * (len(CUSTOMERS) // 2)
+
+    def test_parents_by_subquery_on_one_database(self, plain: World, one_shard: World) -> None:
+        plain.fill()
+        found = []
+        for world in (plain, one_shard):
+            m = world.models
+            query = select(m.Order).options(subqueryload(m.Order.customer)).order_by(m.Order.id)
+            with world.session() as session:
+                found.append([order.customer.id for order in session.scalars(query)])
+
+        assert found == [[n for n in CUSTOMERS for _ in (1, 2)]] * 2
 
     def test_a_lazy_parent_in_the_identity_map_needs_no_statement(self, shop: World) -> None:
         m = shop.models
@@ -500,6 +515,13 @@ class TestRefusals:
         )
         with spread_shop.session() as session, pytest.raises(UnsupportedStatement):
             session.scalars(query).unique().all()
+
+    def test_parents_by_subquery_over_all_shards(self, spread_shop: World) -> None:
+        m = spread_shop.models
+        for parent in (m.Order.customer, m.Label.customer):
+            query = select(parent.class_).options(subqueryload(parent))
+            with spread_shop.session() as session, pytest.raises(UnsupportedStatement):
+                session.scalars(query).all()
 
     def test_a_join_that_is_not_co_located(self, spread_shop: World) -> None:
         m = spread_shop.models
