@@ -289,11 +289,14 @@ def plain_selects(draw: Any) -> Question:
     is_total = draw(st.booleans()) and model not in (Document, Page)
     limit, offset = draw(_windows), draw(_windows)
     as_entity = draw(st.booleans()) and (is_total or not keys)
+    is_distinct = draw(st.sampled_from((False, False, False, True)))
 
     def build(i: int) -> Any:
         chosen = [getattr(entity, name) for name in keys]
         query = select(entity) if as_entity else select(*chosen, *primary_key)
         query = query.where(where(i)).order_by(*order_by, *(primary_key if is_total else ()))
+        if is_distinct:
+            query = query.distinct()
         if limit is not None:
             query = query.limit(limit[i])
         if offset is not None:
