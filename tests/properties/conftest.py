@@ -58,5 +58,6 @@ def tally(request: pytest.FixtureRequest) -> Counter[str]:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     counts = config.stash.get(_TALLY, None)
     if counts:
-        share = 100 * counts["refused"] // sum(counts.values())
+        whole = counts["answered"] + counts["changed"] + counts["refused"]
+        share = 100 * counts["refused"] // max(1, whole)
         terminalreporter.write_line(f"generated statements: {dict(counts)}, {share} % refused")
