@@ -10,6 +10,7 @@ this process's own; a test may stop, kill and start them, and the next test find
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SHARDS = ("s0", "s1", "s2", "s3")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C interrupt: a run in the background is started with the signal ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
