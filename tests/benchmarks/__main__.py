@@ -50,7 +50,7 @@ def _figures(servers: PostgresServers, options: argparse.Namespace) -> Iterator[
 
     with shard_urls(servers, 4) as urls, filled_cluster(urls) as cluster:
         if "single" in options.groups:
-            yield from single_shard.measure(cluster, urls, rounds=rounds(80))
+            yield from single_shard.measure(cluster, urls, rounds=rounds(400))
         if "flush" in options.groups:
             yield from flush.measure(cluster, urls, rounds=rounds(12))
         if "commit" in options.groups:

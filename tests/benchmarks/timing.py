@@ -63,6 +63,7 @@ def take_turns(contenders: Sequence[Contender], *, rounds: int, calls: int) -> d
     gc.freeze()
     try:
         for number in range(rounds + 1):
+            gc.collect()
             first = number % len(contenders)
             for contender in (*contenders[first:], *contenders[:first]):
                 taken = _slice(contender, calls)
@@ -75,7 +76,6 @@ def take_turns(contenders: Sequence[Contender], *, rounds: int, calls: int) -> d
 
 def _slice(contender: Contender, calls: int) -> float:
     contender.before()
-    gc.collect()
     gc.disable()
     try:
         started = perf_counter()
