@@ -6,18 +6,58 @@ are noticed before a row is written there.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from sqlalchemy import event
 
-from sqlalchemy_shards.catalog.identity import IdentityRegistry, read_identity
+from sqlalchemy_shards.catalog.identity import IdentityRegistry, one_database, read_identity
 from sqlalchemy_shards.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sqlalchemy_shards.connections.shard import Shard
 
 
-def admit_connections(shard: Shard, identities: IdentityRegistry) -> None:
+# A server's start is told to the microsecond; its system identifier would not do, since copies of
+# a data directory share it.
+_DATABASE = """
+SELECT pg_catalog.pg_postmaster_start_time()::text, d.oid
+FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+"""
+
+
+class NamelessDatabases:
+    """The databases without the schema ``shards`` behind a cluster's shards. Thread-safe.
+
+    Two shards that are one such database would answer with every row twice.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_shard: dict[str, Any] = {}
+
+    def admit(self, shard_name: str, driver_connection: Any) -> None:
+        """Remember the database behind a shard.
+
+        :raises ConfigurationError: it is that of another shard.
+        """
+        is_idle = driver_connection.info.transaction_status == TransactionStatus.IDLE
+        with driver_connection.cursor(row_factory=tuple_row) as cursor:
+            database = cursor.execute(_DATABASE).fetchone()
+        if is_idle and not driver_connection.autocommit:
+            driver_connection.rollback()
+        with self._lock:
+            for name, known in self._by_shard.items():
+                if name != shard_name and known == database:
+                    raise one_database(name, shard_name)
+            self._by_shard[shard_name] = database
+
+
+def admit_connections(
+    shard: Shard, identities: IdentityRegistry, nameless: NamelessDatabases
+) -> None:
     """Check each connection that the shard's pool opens from now on.
 
     A database without the schema ``shards`` is let in as long as it never had one: transactions on
@@ -35,5 +75,7 @@ def admit_connections(shard: Shard, identities: IdentityRegistry) -> None:
                 "check where the URL leads, then make a new Cluster",
                 shard=shard.name,
             )
+        else:
+            nameless.admit(shard.name, driver_connection)
 
     event.listen(shard.engine, "connect", admit)

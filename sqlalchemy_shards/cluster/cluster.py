@@ -35,7 +35,7 @@ from sqlalchemy_shards.transactions.acknowledged import Acknowledged
 from sqlalchemy_shards.transactions.commit import Coordinator
 from sqlalchemy_shards.transactions.recovery import Recovery
 
-from .admission import admit_connections
+from .admission import NamelessDatabases, admit_connections
 from .explain import Explanation, explain_statement
 from .facts import CHECK_SECONDS, check_cluster
 from .options import checked_scatter, key_of_model
@@ -115,9 +115,10 @@ class Cluster:
         self.collations = Collations(
             tuple(self.shards), self.connect, self.dialect.identifier_preparer.format_table
         )
+        nameless = NamelessDatabases()
         for shard in self.shards.values():
             instrument_engine(shard.engine)
-            admit_connections(shard, self.identities)
+            admit_connections(shard, self.identities, nameless)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self.is_disposed = False

@@ -133,6 +133,23 @@ class TestShards:
 
         assert ask(clean_shards["s0"], "SELECT to_regclass('customers')") == [(None,)]
 
+    def test_two_shards_that_are_one_database_without_the_schema_shards(
+        self, clean_shards: dict[str, str]
+    ) -> None:
+        """They would answer with every row twice."""
+        m = DECLARED
+        engine = create_engine(clean_shards["s0"])
+        m.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(
+                m.Customer.__table__.insert(),
+                [{"id": n, "name": "x", "version": 1} for n in CUSTOMERS],
+            )
+        engine.dispose()
+        urls = {"a": clean_shards["s0"], "b": clean_shards["s0"]}
+        with cluster_of(urls) as cluster, pytest.raises(ConfigurationError, match="one database"):
+            count(cluster)
+
     @pytest.mark.parametrize("action", ["bootstrap", "create_all", "read", "write", "check"])
     def test_swapped_urls(self, spread_shop: World, action: str) -> None:
         before = spread_shop.rows_by_shard("SELECT id FROM customers")

@@ -317,13 +317,17 @@ class TestCore:
             for name, ids in by_shard.items():
                 assert {world.cluster.shard_for(table, each) for (each,) in ids} == {name}
 
-    def test_a_listener_that_comments_the_sql_changes_nothing(self, world: World) -> None:
+    def test_a_listener_that_changes_the_sql_and_copies_parameters_does_no_harm(
+        self, world: World
+    ) -> None:
         m = world.models
 
         def comment(
             connection: Any, cursor: Any, statement: str, parameters: Any, *more: Any
         ) -> tuple[str, Any]:
-            return f"{statement} /* commented */", parameters
+            is_many = isinstance(parameters, list)
+            copied = [dict(each) for each in parameters] if is_many else dict(parameters)
+            return f"{statement} /* commented */", copied
 
         event.listen(world.engine, "before_cursor_execute", comment, retval=True)
         with world.session() as session:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Enum,
     Integer,
     MetaData,
+    Sequence,
     String,
     Table,
     bindparam,
@@ -27,13 +28,14 @@ from sqlalchemy import (
     types,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, HSTORE, JSONB
+from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import DDL, CreateIndex, Index
 
 from sqlalchemy_shards import create_cluster, global_table, reference_table, shard_table
 from sqlalchemy_shards.errors import MissingShardKey
-from tests.shards.shop import CUSTOMERS, SHARDS, World, ask, enlisted
+from tests.shards.shop import CUSTOMERS, DECLARED, SHARDS, World, ask, enlisted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +160,132 @@ class TestOrdinaryUses:
 
         assert everyone == list(CUSTOMERS)
         assert differ
+
+    def test_four_databases_of_one_server_are_four_shards(
+        self, one_server_urls: dict[str, str]
+    ) -> None:
+        """They share the names of prepared transactions, and still commit together."""
+        m = DECLARED
+        cluster = create_cluster(one_server_urls, name="shop")
+        cluster.create_all(m.metadata)
+        world = World("one server", m, cluster.engine, one_server_urls, cluster)
+        world.fill()
+        with world.session() as session:
+            for number in CUSTOMERS:
+                session.get(m.Customer, number).name = "changed"
+            session.commit()
+            counted = session.scalar(select(func.count()).select_from(m.Customer))
+            in_doubt = cluster.in_doubt()
+        cluster.dispose()
+
+        assert counted == 12
+        assert all(world.rows_by_shard("SELECT id FROM customers").values())
+        assert world.rows("SELECT DISTINCT name FROM customers") == [("changed",)] * 4
+        assert in_doubt == []
+
+    def test_sqlmodel_works_on_the_engine(self, clean_shards: dict[str, str]) -> None:
+        sqlmodel = pytest.importorskip("sqlmodel")
+        namespace = {
+            "__annotations__": {"id": int, "name": str},
+            "__module__": __name__,
+            "__tablename__": "heroes",
+            "id": sqlmodel.Field(
+                sa_column=Column("id", Integer, primary_key=True, autoincrement=False)
+            ),
+        }
+        hero: Any = type(sqlmodel.SQLModel)("Hero", (sqlmodel.SQLModel,), namespace, table=True)
+        shard_table(hero, key="id")
+        cluster = create_cluster(clean_shards, name="shop")
+        cluster.create_all(hero.metadata)
+        with sqlmodel.Session(cluster.engine) as session:
+            session.add_all([hero(id=n, name=f"hero {n}") for n in CUSTOMERS])
+            session.commit()
+            found = session.exec(sqlmodel.select(hero).order_by(hero.id)).all()
+            names = [each.name for each in found]
+        cluster.dispose()
+
+        assert names == [f"hero {n}" for n in CUSTOMERS]
+        assert all(ask(url, "SELECT * FROM heroes") for url in clean_shards.values())
+
+
+class TestDefaults:
+    """Values that SQL computes, before or within the statement."""
+
+    def test_sequences_of_global_tables_count_on_the_global_shard(
+        self, empty_cluster: Cluster, clean_shards: dict[str, str]
+    ) -> None:
+        sequence = Sequence("numbers", metadata=MetaData())
+        ask(clean_shards["s0"], "CREATE SEQUENCE numbers")
+        with empty_cluster.engine.connect() as connection:
+            found = [connection.scalar(sequence) for _ in range(3)]
+            used = enlisted(connection)
+
+        assert found == [1, 2, 3]
+        assert used == {"s0"}
+
+    def test_defaults_that_run_before_the_statement(self, world: World) -> None:
+        table = Table(
+            "defaulted",
+            MetaData(),
+            Column("id", Integer, primary_key=True, default=func.length("abc")),
+            Column("note", String, default=func.upper("note")),
+            implicit_returning=False,
+        )
+        if world.is_spread:
+            global_table(table)
+        table.create(world.engine)
+        try:
+            with world.engine.begin() as connection:
+                key = connection.execute(table.insert()).inserted_primary_key
+                found = connection.execute(select(table)).all()
+        finally:
+            table.drop(world.engine)
+
+        assert key == (3,)
+        assert found == [(3, "NOTE")]
+
+    def test_a_sharded_tables_default_cannot_run_before_the_statement(
+        self, four_shards: World
+    ) -> None:
+        table = Table(
+            "defaulted",
+            MetaData(),
+            Column("owner", Integer, primary_key=True, autoincrement=False),
+            Column("id", Integer, primary_key=True, default=func.length("abc")),
+            implicit_returning=False,
+        )
+        shard_table(table, key="owner")
+        with four_shards.engine.begin() as connection, pytest.raises(StatementError) as caught:
+            connection.execute(table.insert(), {"owner": 1})
+
+        assert isinstance(caught.value.orig, MissingShardKey)
+        assert "client-side default" in str(caught.value)
+
+    def test_defaults_within_the_statement(self, world: World) -> None:
+        table = Table(
+            "defaulted",
+            MetaData(),
+            Column("id", Integer, primary_key=True, autoincrement=False),
+            Column("note", String, default=func.upper("note")),
+            Column("changed", String, onupdate=func.lower("CHANGED")),
+        )
+        if world.is_spread:
+            shard_table(table)
+        table.create(world.engine)
+        try:
+            with world.engine.begin() as connection:
+                connection.execute(table.insert(), [{"id": n} for n in CUSTOMERS])
+                connection.execute(
+                    table.update().where(table.c.id == bindparam("key")).values(note="x"),
+                    [{"key": 1}, {"key": 5}],
+                )
+                found = connection.execute(select(table).order_by(table.c.id)).all()
+        finally:
+            table.drop(world.engine)
+
+        assert found == [
+            (n, "x", "changed") if n in (1, 5) else (n, "NOTE", None) for n in CUSTOMERS
+        ]
 
 
 class TestStatementCache:
