@@ -95,13 +95,21 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
         distinct_on=bool(getattr(select, "_distinct_on", ())),
         for_update=select._for_update_arg is not None,
         independent_ctes=tuple(select._independent_ctes),
-        embellished=bool(
-            getattr(select, "_prefixes", ())
-            or getattr(select, "_suffixes", ())
-            or getattr(select, "_statement_hints", ())
-        ),
+        embellished=is_embellished(select),
         extended=has_extensions(select),
     )
+
+
+def is_embellished(statement: Any) -> bool:
+    """Whether a statement has prefixes, suffixes or hints, which are raw text."""
+    names = ("_prefixes", "_suffixes", "_statement_hints", "_hints")
+    return any(bool(getattr(statement, name, None)) for name in names)
+
+
+def locked_elements(select: Select[Any]) -> Sequence[Any]:
+    """What ``with_for_update(of=...)`` names; empty: everything that is read."""
+    argument: Any = select._for_update_arg
+    return () if argument is None else tuple(argument.of or ())
 
 
 def has_extensions(statement: Any) -> bool:

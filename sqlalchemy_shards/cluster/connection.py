@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.errors import InFailedSqlTransaction
 
-from sqlalchemy_shards.connections.fan_out import Branch
+from sqlalchemy_shards.connections.fan_out import Branch, run_branch
+from sqlalchemy_shards.connections.greenlets import current_branch
 from sqlalchemy_shards.errors import (
     ConfigurationError,
     ScatterNotAllowed,
@@ -79,8 +80,10 @@ class ClusterConnection:
         """That shard's driver connection in this transaction; what it does is not looked at.
 
         :raises UnknownShard: the cluster has no such shard.
+        :raises ScatterNotAllowed: it might write on a second shard, and that is refused.
         """
         enlisted = self.enlist(name)
+        self.check_write([name])
         enlisted.note_writes(None)
         return enlisted.driver
 
@@ -233,7 +236,13 @@ class ClusterConnection:
 
     def _on_all(self, verb: str, name: str) -> None:
         statement = f"{verb} {name}".encode()
-        for outcome in self.on_enlisted(lambda each: each.driver.execute(statement)):
+        try:
+            outcomes = self.on_enlisted(lambda each: each.driver.execute(statement))
+        except BaseException as error:
+            # Interrupted: some shards may have done it, so the transaction cannot go on.
+            self.note_error(next(iter(self.enlisted)), error, is_shared=True)
+            raise
+        for outcome in outcomes:
             if outcome.error is not None:
                 self.note_error(outcome.shard, outcome.error, is_shared=True)
                 raise outcome.error
@@ -293,12 +302,14 @@ class ClusterConnection:
 
     def on_enlisted(self, work: Callable[[EnlistedShard], Any]) -> list[Outcome[Any]]:
         """Do something on every enlisted shard at once; one outcome for each."""
-        return self.cluster.fan_out.run(
-            [
-                Branch(each.name, lambda each=each: work(each), lambda each=each: each.driver)  # type: ignore[misc]
-                for each in self.enlisted.values()
-            ]
-        )
+        branches = [
+            Branch(each.name, lambda each=each: work(each), lambda each=each: each.driver)  # type: ignore[misc]
+            for each in self.enlisted.values()
+        ]
+        if current_branch() is not None:
+            # The garbage collector closes a forgotten session in the middle of another's fan-out.
+            return [run_branch(branch) for branch in branches]
+        return self.cluster.fan_out.run(branches)
 
     def _check_open(self) -> None:
         if self.closed:
@@ -324,6 +335,8 @@ class ClusterConnection:
         self._forget()
         first_error: BaseException | None = None
         for each in enlisted.values():
+            if each.is_lost:
+                self.cluster.invalidate_pool(each, psycopg.OperationalError("connection lost"))
             try:
                 each.release(is_kept=not self.cluster.is_disposed)
             except Exception as error:  # every connection must go back

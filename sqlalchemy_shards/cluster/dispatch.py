@@ -269,8 +269,16 @@ def _routed(
         primary_key = tuple(values.parameters.get(each.name) for each in source.primary_key)
         return around.locator.key_of(source.table, primary_key)
 
+    if sources.locks_copies and sources.roots:
+        raise UnsupportedStatement(
+            "FOR UPDATE would lock the rows of a reference table on one shard only",
+            "lock the sharded table alone: with_for_update(of=Model)",
+            statement=given.sql,
+        )
     route = route_of(sources, around.territory, values, enlisted=around.enlisted, locator=locate)
-    if not route.is_single and route.reason is Reason.UNKNOWN_KEY:
+    # An obstacle is refused with its own reason, whatever scatter says.
+    is_possible = sources.obstacle is None
+    if not route.is_single and route.reason is Reason.UNKNOWN_KEY and is_possible:
         _check_scatter(given, plan, around)
     return route
 
@@ -308,7 +316,7 @@ def _one_statement(
     try:
         prepared = plan.prepared(compiled, around.facts)
     except Refusal as refusal:
-        raise unsupported(refusal, given.sql) from None
+        raise unsupported(refusal, given.sql, route.reason) from None
     merge = prepared.scatter.merge
     if prepared.rewritten is None:
         works = [Work(shard, given.sql, given.parameters) for shard in route.shards]
@@ -319,13 +327,14 @@ def _one_statement(
     return Dispatch(works, route, merge, values, writes)
 
 
-def unsupported(refusal: Refusal, sql: str) -> UnsupportedStatement:
-    """The error for a plan's refusal."""
+def unsupported(refusal: Refusal, sql: str, reason: Reason) -> UnsupportedStatement:
+    """The error for a plan's refusal; ``reason`` is why the statement goes to several shards."""
+    advice = "add the shard key to its WHERE clause"
+    if reason is Reason.KEY:
+        advice = "ask for one shard key at a time, as those given lie on several shards"
     return UnsupportedStatement(
         f"several shards cannot answer this statement as one PostgreSQL would: {refusal.reason}",
-        refusal.advice
-        or "add the shard key to its WHERE clause, or name one shard with "
-        'execution_options(shard="...")',
+        refusal.advice or f'{advice}, or name one shard with execution_options(shard="...")',
         statement=sql,
     )
 
@@ -363,7 +372,7 @@ def _many(given: Given, plan: StatementPlan, around: Surroundings, named: Route 
         try:
             plan.prepared(given.context.compiled, around.facts)  # type: ignore[arg-type]
         except Refusal as refusal:
-            raise unsupported(refusal, given.sql) from None
+            raise unsupported(refusal, given.sql, route.reason) from None
     works = [
         Work(shard, given.sql, [given.parameters[index] for index in rows[shard]], is_many=True)
         for shard in route.shards

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import assert_never
 
+from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
@@ -77,6 +78,10 @@ class Explanation:
         return "\n".join(lines)
 
 
+EXPLAINED_OPTIONS: Final = ("shard", "shard_key", "scatter", "schema_translate_map")
+"""The execution options that a decision depends on."""
+
+
 class _Stop(Exception):
     """Carries the decision out of an execution that goes no further."""
 
@@ -92,7 +97,16 @@ def explain_statement(
     options: Mapping[str, Any],
     locator: Locator | None = None,
 ) -> Explanation:
-    """Decide on a statement exactly as an execution would, and stop before it is performed."""
+    """Decide on a statement exactly as an execution would, and stop before it is performed.
+
+    :raises ConfigurationError: an option is none, or not available yet.
+    """
+    for name in options:
+        if name not in EXPLAINED_OPTIONS:
+            raise ConfigurationError(
+                f"explain() has no option {name!r}",
+                f"use one of {', '.join(map(repr, EXPLAINED_OPTIONS))}",
+            )
 
     def stop(decided: Dispatch) -> None:
         raise _Stop(decided)

@@ -111,7 +111,7 @@ def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey 
         return None
     if sources.changed_key:
         return None
-    if sources.unreadable is not None or sources.writes_reference:
+    if sources.unreadable is not None or sources.writes_reference or sources.locks_copies:
         return None
     (root,) = sources.roots
     condition = root.condition

@@ -52,8 +52,8 @@ class ExecutionValues:
             return None
         try:
             return parameter.key_type.stored_value(value)
-        except NotOfFamily:
-            raise UnusableValue(type(value).__name__) from None
+        except NotOfFamily as reason:
+            raise UnusableValue(type(value).__name__, str(reason)) from None
 
 
 def processors_of(

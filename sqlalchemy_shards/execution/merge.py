@@ -23,7 +23,7 @@ from sqlalchemy_shards.plan import (
     SumOfCounts,
 )
 
-from .sorting import EXACTLY_ORDERED, INTEGERS, row_key
+from .sorting import EXACTLY_ORDERED, INTEGERS, row_key, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,7 +115,7 @@ def _sum(known: list[Any], type_oid: int) -> Any:
 
 def _unmergeable(function: Aggregate, type_oid: int) -> UnsupportedStatement:
     return UnsupportedStatement(
-        f"{function.value}() of the PostgreSQL type with OID {type_oid} over several shards is "
+        f"{function.value}() of the PostgreSQL type {type_name(type_oid)} over several shards is "
         "not supported yet",
         "give the shard key so that one shard answers, or aggregate in the application",
     )

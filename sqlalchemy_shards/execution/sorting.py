@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import total_ordering
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
+
 from sqlalchemy_shards.errors import UnsupportedStatement
 
 if TYPE_CHECKING:
@@ -44,6 +46,12 @@ def row_key(
     return lambda row: tuple(part(row) for part in parts)
 
 
+def type_name(type_oid: int) -> str:
+    """What PostgreSQL calls a type, for messages; types of the application's own by their OID."""
+    known = psycopg.adapters.types.get(type_oid)
+    return f"with OID {type_oid}" if known is None else known.name
+
+
 def _check_type(key: SortKey, type_oid: int) -> None:
     if type_oid in EXACTLY_ORDERED or (type_oid in TEXTS and key.is_byte_order):
         return
@@ -54,7 +62,7 @@ def _check_type(key: SortKey, type_oid: int) -> None:
             'order by collate(column, "C"), or give the shard key so that one shard answers',
         )
     raise UnsupportedStatement(
-        f"ORDER BY of the PostgreSQL type with OID {type_oid} over several shards is not "
+        f"ORDER BY of the PostgreSQL type {type_name(type_oid)} over several shards is not "
         "supported yet",
         "order by an integer, date, timestamp, UUID or C-collated text, or sort in the application",
     )

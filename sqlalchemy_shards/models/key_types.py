@@ -278,4 +278,7 @@ def _fits_scale(value: Decimal, scale: int) -> bool:
 
 
 def _not_of(family: KeyFamily, value: Any) -> NotOfFamily:
-    return NotOfFamily(f"{type(value).__name__} is not exactly a value of {family.value}")
+    what = type(value).__name__
+    if isinstance(value, datetime):
+        what += " without a time zone" if value.tzinfo is None else " with a time zone"
+    return NotOfFamily(f"{what} is not exactly a value of {family.value}")

@@ -43,13 +43,14 @@ from sqlalchemy_shards.models.distribution import Global, Reference, Sharded, di
 from sqlalchemy_shards.models.key_types import KeyType, family_of, key_type_of
 
 from .inserts import inserted_key
-from .nested import CONSTANT_TEXT, TEXT_THAT_READS, is_plain, is_row_by_row, why_not_alike
+from .nested import is_plain, is_row_by_row, why_not_alike
 from .predicates import Reading, condition_on, equalities_with_parameters, key_equalities
+from .raw_text import CONSTANT_TEXT, why_operator_unreadable, why_unreadable
 from .roots import choose_roots
 from .row_wise import why_not_row_wise
-from .scopes import Derived, Occurrence, Place, Scope, leaves
+from .scopes import Derived, Occurrence, Scope, leaves
 from .sources import StatementKind, StatementSources
-from .targets import other_tables, plain_table
+from .targets import locks_copies, other_tables, plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -105,6 +106,7 @@ class _Walk:
         self.obstacle: str | None = None
         self.unreadable: str | None = None
         self.is_plain = True
+        self.locks_copies = False
 
     # -- queries --
 
@@ -159,8 +161,9 @@ class _Walk:
         if parent is not None or depth > 0 or is_from:
             is_sharded = len(self.occurrences) > first
             self.hinder_if(why_not_alike(final, shape, is_sharded=is_sharded))
-            if shape.embellished:
-                self.unreadable = "a subquery holds raw SQL text as prefix, suffix or hint"
+        if shape.embellished:
+            self.unreadable = "it holds raw SQL text as prefix, suffix or hint"
+        self.locks_copies = self.locks_copies or (shape.for_update and locks_copies(final))
         return Derived(
             tuple(scope.resolve(_unlabelled(column), self.occurrences) for column in columns),
             frozenset(range(first, len(self.occurrences))),
@@ -355,6 +358,7 @@ class _Walk:
         pending = [expression]
         while pending:
             node = pending.pop()
+            self.unreadable = self.unreadable or why_operator_unreadable(node)
             if isinstance(node, SelectBase):
                 self.query(node, scope, is_from=False, depth=1)
             elif isinstance(node, TextClause):
@@ -371,9 +375,8 @@ class _Walk:
                 pending.extend(node.get_children())
 
     def _text(self, text: str) -> None:
-        if TEXT_THAT_READS.search(text):
-            self.unreadable = "it holds raw SQL text that may read tables"
-        elif not CONSTANT_TEXT.fullmatch(text):
+        self.unreadable = self.unreadable or why_unreadable(text)
+        if not CONSTANT_TEXT.fullmatch(text):
             self.hinder("it holds raw SQL text")
 
     def hinder(self, reason: str) -> None:
@@ -405,6 +408,8 @@ class _Walk:
             self._from(table, scope, is_kept=False)
         scope.directly_enclosing = scope.enclosing = frozenset(scope.names)
         self._restrict(where, scope, scope.own)
+        if _compat.is_embellished(statement):
+            self.unreadable = "it holds raw SQL text as prefix or hint"
         for expression in (*where, *values.values(), *_compat.returning(statement)):
             if hasattr(expression, "get_children"):
                 self._expression(expression, scope)
@@ -482,6 +487,7 @@ class _Walk:
             reads_reference=bool(self.references),
             obstacle=self.obstacle or obstacle,
             unreadable=unreadable,
+            locks_copies=self.locks_copies and self.references > 0,
             is_plain=self.is_plain and unreadable is None and kind is StatementKind.SELECT,
             inserted=inserted,
             target=target.fullname if target is not None else None,
@@ -493,6 +499,3 @@ class _Walk:
 
 def _unlabelled(column: Any) -> Any:
     return getattr(column, "element", column) if column.__visit_name__ == "label" else column
-
-
-__all__ = ["CATALOG_SCHEMAS", "Place", "analyse"]

@@ -85,7 +85,10 @@ ANYWHERE: Final = Anywhere()
 
 
 class UnusableValue(Exception):
-    """A value is not of the key column's type: nothing can be told from it."""
+    """A value is not of the key column's type: nothing can be told from it.
+
+    Its arguments are the name of the value's type and, where there is one, the reason.
+    """
 
 
 class UnknownValue(UnusableValue):

@@ -7,8 +7,7 @@ every shard, although copies of a reference table need not hold their rows in th
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import iterate
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import Select
 
     from sqlalchemy_shards._compat import SelectShape
-
-TEXT_THAT_READS: Final = re.compile(
-    r"\b(select|from|join|table|with|values|insert|update|delete|call|execute|copy)\b", re.I
-)
-"""Raw SQL that may name tables, so that it cannot be told what a statement reads."""
-
-CONSTANT_TEXT: Final = re.compile(r"\s*(\*|\d+|null|true|false)\s*", re.I)
-"""Raw SQL without any meaning of its own, as the ORM writes it into EXISTS."""
 
 
 def is_row_by_row(shape: SelectShape) -> bool:

@@ -14,6 +14,7 @@ class Reason(enum.Enum):
     KEY = "the shard key says so"
     LOCATOR = "the session knows where the object lives"
     REFERENCE = "a reference table is the same on every shard"
+    LOCKED_COPY = "the rows of a reference table are locked on the first shard"
     GLOBAL = "a global table lives there"
     NO_TABLE = "it reads no table"
     NO_MATCH = "no shard can hold a matching row"

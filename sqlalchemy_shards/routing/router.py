@@ -111,6 +111,9 @@ def _unsharded_route(
 ) -> Route:
     if sources.reads_global or sources.writes_global:
         return Route((territory.global_shard,), Reason.GLOBAL)
+    if sources.locks_copies:
+        # Where writers of a reference table begin, so that locks of all copies meet there.
+        return Route(territory.shards[:1], Reason.LOCKED_COPY)
     if sources.reads_reference:
         return Route((_any_of(territory.shards, territory, enlisted),), Reason.REFERENCE)
     return Route((territory.global_shard,), Reason.NO_TABLE)
@@ -185,7 +188,7 @@ def shard_of_row(inserted: InsertedKey, shard_map: ShardMap, values: ValueReader
             raise RoutingError(
                 f"the value given for shard-key column {inserted.table}.{column} is of type "
                 f"{error.args[0]}, which does not store as it is in a column of kind "
-                f"{parameter.key_type.family.value}",
+                f"{parameter.key_type.family.value}{_because(error)}",
                 "give a value of the column's own type",
             ) from None
         if value is None:
@@ -195,3 +198,7 @@ def shard_of_row(inserted: InsertedKey, shard_map: ShardMap, values: ValueReader
             )
         key.append(value)
     return shard_map.shard_for(inserted.keyspace, tuple(key))
+
+
+def _because(error: UnusableValue) -> str:
+    return f": {error.args[1]}" if len(error.args) > 1 else ""

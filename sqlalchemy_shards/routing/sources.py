@@ -75,6 +75,7 @@ class StatementSources:
     :param obstacle: why the same statement on several shards, each with its own rows, would not
         add up to the answer; None: it does, as far as the tables go.
     :param unreadable: why it cannot be told which tables the statement reads; None: it can.
+    :param locks_copies: it locks rows of a reference table, as FOR UPDATE does.
     :param is_plain: it is a SELECT that certainly writes nothing.
     :param inserted: the key of inserted rows, for an INSERT into a sharded table.
     :param target: name of the table that is written.
@@ -90,6 +91,7 @@ class StatementSources:
     reads_reference: bool = False
     obstacle: str | None = None
     unreadable: str | None = None
+    locks_copies: bool = False
     is_plain: bool = False
     inserted: InsertedKey | None = None
     target: str | None = None

@@ -1,4 +1,4 @@
-"""The tables of an UPDATE or DELETE: the one that is written, and those that are read beside it."""
+"""The tables that a statement writes or locks, and those that are read beside them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from sqlalchemy import Table
 from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.sql.selectable import SelectBase
 
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.models.distribution import Reference, distribution_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy.sql.selectable import FromClause
+    from sqlalchemy.sql.selectable import FromClause, Select
 
 
 def plain_table(target: Any) -> Table:
     """The table of a target, which may be an alias."""
-    return target if isinstance(target, Table) else target.element
+    return target if isinstance(target, Table) else getattr(target, "element", target)
 
 
 def other_tables(expressions: Iterable[Any], target: FromClause) -> list[FromClause]:
@@ -33,3 +36,10 @@ def other_tables(expressions: Iterable[Any], target: FromClause) -> list[FromCla
             continue
         pending.extend(node.get_children())
     return list(found)
+
+
+def locks_copies(select: Select[Any]) -> bool:
+    """Whether FOR UPDATE and its kin would lock rows of reference tables, if it reads any."""
+    locked = _compat.locked_elements(select)
+    tables = (plain_table(getattr(each, "table", each)) for each in locked)
+    return not locked or any(isinstance(distribution_of(table), Reference) for table in tables)
