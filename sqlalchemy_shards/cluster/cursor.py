@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from sqlalchemy_shards.connections.fan_out import Branch
-from sqlalchemy_shards.errors import MissingShardKey
+from sqlalchemy_shards.errors import MissingShardKey, ShardsError
 from sqlalchemy_shards.execution.merge import merged, visible_columns
 from sqlalchemy_shards.plan import AggregateRow, FirstCopy
 from sqlalchemy_shards.routing.route import Reason, Route
 
-from .dispatch import Dispatch, Given, Work, dispatch, dispatch_by_key
+from .dispatch import Dispatch, Given, Work, dispatch, shard_by_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,43 +70,67 @@ class ClusterCursor:
         """Run a statement where it belongs."""
         connection = self.connection
         connection.check_usable()
-        decided = None if is_many else dispatch_by_key(context, sql, parameters, connection)
-        if decided is None:
-            decided = dispatch(Given(context, sql, parameters, is_many), connection)
+        if not is_many and connection.on_dispatch is None:
+            shard = shard_by_key(context, connection)
+            if shard is not None:
+                writes = False if context.compiled.plan.is_plain_read else None  # type: ignore[union-attr]
+                self._perform_single(shard, sql, parameters, writes)
+                return
+        decided = self._decided(Given(context, sql, parameters, is_many))
         if connection.on_dispatch is not None:
             connection.on_dispatch(decided)
         self.perform(decided)
 
+    def _decided(self, given: Given) -> Dispatch:
+        try:
+            return dispatch(given, self.connection)
+        except ShardsError as error:
+            if self._single is not None or self._cursors:
+                # An earlier batch of the same INSERT has run: half of it must not stay.
+                self.connection.fail(error.shard or self.connection.cluster.global_shard)
+            raise
+
     def perform(self, decided: Dispatch) -> None:
         """Run what was decided on the shards, and make their answers one."""
-        if self._single is not None or self._cursors:
-            self.close()
-        connection = self.connection
-        if decided.writes is None:
-            connection.check_write([work.shard for work in decided.works])
         if decided.merge is not None:
             self._perform_scatter(decided)
             return
         work = decided.works[0]
+        self._perform_single(
+            work.shard, work.sql, work.parameters, decided.writes, is_many=work.is_many
+        )
+
+    def _perform_single(
+        self, shard: str, sql: Any, parameters: Any, writes: bool | None, *, is_many: bool = False
+    ) -> None:
+        if self._single is not None or self._cursors:
+            self.close()
+        connection = self.connection
+        if writes is None:
+            connection.check_write((shard,))
         try:
-            enlisted = connection.enlisted.get(work.shard) or connection.enlist(work.shard)
+            enlisted = connection.enlisted.get(shard) or connection.enlist(shard)
             cursor = enlisted.driver.cursor(*self._arguments, **self._keywords)
             self._single = cursor
-            if work.is_many:
-                cursor.executemany(work.sql, work.parameters)
+            if is_many:
+                cursor.executemany(sql, parameters)
             else:
-                cursor.execute(work.sql, work.parameters)
+                cursor.execute(sql, parameters)
         except BaseException as error:
-            connection.note_error(work.shard, error, is_shared=False)
+            connection.note_error(shard, error, is_shared=False)
             raise
         self.description = cursor.description
         self.rowcount = cursor.rowcount
-        if decided.writes is not False:
+        if writes is not False:
             enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
 
     def _perform_scatter(self, decided: Dispatch) -> None:
+        if self._single is not None or self._cursors:
+            self.close()
         self._dispatch = decided
         works = decided.works
+        if decided.writes is None:
+            self.connection.check_write([work.shard for work in works])
         cursors: dict[str, Any] = {}
         if decided.is_ordered:
             self._fan_out(works[:1], cursors)

@@ -102,9 +102,7 @@ class Given:
     is_many: bool
 
 
-def dispatch_by_key(
-    context: DefaultExecutionContext, sql: str, parameters: Any, around: Surroundings
-) -> Dispatch | None:
+def shard_by_key(context: DefaultExecutionContext, around: Surroundings) -> str | None:
     """Decide the quick way, as `dispatch` would: the statement was seen before, and its key is
     compared with one parameter. None: it is not so simple.
     """
@@ -114,12 +112,7 @@ def dispatch_by_key(
     options = context.execution_options
     if "shard" in options or "shard_key" in options or _compat.is_pre_executed_default(context):
         return None
-    territory = around.territory
-    shard = _known_shard(plan.simple_key, context.compiled_parameters[0], territory)
-    if shard is None:
-        return None
-    writes = False if plan.is_plain_read else None
-    return Dispatch([Work(shard, sql, parameters)], territory.by_key[shard], writes=writes)
+    return _known_shard(plan.simple_key, context.compiled_parameters[0], around.territory)
 
 
 def _known_shard(key: SimpleKey, parameters: Mapping[str, Any], territory: Territory) -> str | None:

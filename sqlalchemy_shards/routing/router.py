@@ -6,7 +6,7 @@ the checks is the order of authority: one shard, an option, the key, the locator
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy_shards.errors import MissingShardKey, RoutingError, UnknownShard
@@ -15,7 +15,7 @@ from .conditions import UNBOUND, UnknownValue, UnusableValue, bindings
 from .route import Reason, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sqlalchemy_shards.topology.shard_map import ShardMap
 
@@ -44,12 +44,6 @@ class Territory:
     shards: tuple[str, ...]
     shard_map: ShardMap
     global_shard: str
-    by_key: Mapping[str, Route] = field(init=False, repr=False, compare=False)
-    """The route of a statement whose key lies on a shard: one object for all."""
-
-    def __post_init__(self) -> None:
-        routes = {name: Route((name,), Reason.KEY) for name in self.shards}
-        object.__setattr__(self, "by_key", routes)
 
     def in_order(self, names: Collection[str]) -> tuple[str, ...]:
         """Names in the cluster's order."""
