@@ -145,6 +145,11 @@ class ClusterConnection:
                     'split the transaction, or create the cluster with multi_shard_writes="atomic"',
                 )
 
+    def fail(self, shard: str) -> None:
+        """Refuse all that follows until a rollback, where statements belong together."""
+        if not self.autocommit:
+            self.failed_shard = shard
+
     def note_error(self, shard: str, error: BaseException, *, is_shared: bool) -> None:
         """Remember what an error on a shard means for the transaction.
 

@@ -48,7 +48,7 @@ from .predicates import Reading, condition_on, equalities_with_parameters, key_e
 from .raw_text import CONSTANT_TEXT, why_operator_unreadable, why_unreadable
 from .roots import choose_roots
 from .row_wise import why_not_row_wise
-from .scopes import Derived, Occurrence, Scope, leaves
+from .scopes import Derived, Occurrence, Scope, leaves, unlabelled
 from .sources import StatementKind, StatementSources
 from .targets import locks_copies, other_tables, plain_table
 
@@ -165,7 +165,7 @@ class _Walk:
             self.unreadable = "it holds raw SQL text as prefix, suffix or hint"
         self.locks_copies = self.locks_copies or (shape.for_update and locks_copies(final))
         return Derived(
-            tuple(scope.resolve(_unlabelled(column), self.occurrences) for column in columns),
+            tuple(scope.resolve(unlabelled(column), self.occurrences) for column in columns),
             frozenset(range(first, len(self.occurrences))),
             is_simple=is_simple,
         )
@@ -495,7 +495,3 @@ class _Walk:
             writes_global=isinstance(distribution, Global),
             changed_key=changed_key,
         )
-
-
-def _unlabelled(column: Any) -> Any:
-    return getattr(column, "element", column) if column.__visit_name__ == "label" else column

@@ -132,3 +132,8 @@ def leaves(element: FromClause) -> list[FromClause]:
     if left is None or right is None:
         return [element]
     return [element, *leaves(left), *leaves(right)]
+
+
+def unlabelled(column: Any) -> Any:
+    """A column without the label around it."""
+    return column.element if column.__visit_name__ == "label" else column

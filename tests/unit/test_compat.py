@@ -524,3 +524,23 @@ def test_correlation_reads_through_aliases_and_exists() -> None:
     final: Any = _compat.core_statement(compiled(query))
 
     assert str(final.whereclause).startswith("EXISTS")
+
+
+def test_raw_text_around_a_statement_is_seen() -> None:
+    query = select(users.c.id)
+
+    assert not _compat.is_embellished(query)
+    assert _compat.is_embellished(query.prefix_with("ALL"))
+    assert _compat.is_embellished(query.suffix_with("-- end"))
+    assert _compat.is_embellished(query.with_statement_hint("hint"))
+    assert _compat.is_embellished(users.delete().prefix_with("ONLY"))
+
+
+def test_what_for_update_names_is_read() -> None:
+    query = select(users.c.id)
+
+    assert _compat.locked_elements(query) == ()
+    assert _compat.locked_elements(query.with_for_update()) == ()
+    assert [str(each) for each in _compat.locked_elements(query.with_for_update(of=users))] == [
+        "users"
+    ]
