@@ -65,6 +65,13 @@ def admit_connections(
     """
 
     def admit(driver_connection: Any, record: Any) -> None:
+        try:
+            check(driver_connection)
+        except BaseException:
+            driver_connection.close()  # the pool forgets what it could not make
+            raise
+
+    def check(driver_connection: Any) -> None:
         identity = read_identity(driver_connection)
         if identity is not None:
             identities.admit(shard.name, identity)

@@ -329,17 +329,17 @@ class TestExecutions:
         query = select(users).where(
             users.c.id.in_([1, 2]),
             pair.in_([(1, "a"), (2, "b")]),
-            users.c.points.in_(bindparam("points", expanding=True)),
+            users.c.points.in_(bindparam("chosen", expanding=True)),
             users.c.name.in_([]),
             users.c.points > 7,
         )
         with executions(engine) as seen, engine.connect() as connection:
-            connection.execute(query, {"points": [3]})
+            connection.execute(query, {"chosen": [3]})
         found = _compat.raw_parameters(seen[0][0])
 
         assert found["id_1"] == [1, 2]
         assert found["param_1"] == [(1, "a"), (2, "b")]
-        assert found["points"] == [3]
+        assert found["chosen"] == [3]
         assert found["name_1"] == []
         assert found["points_1"] == 7
 
