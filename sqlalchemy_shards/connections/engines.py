@@ -56,7 +56,8 @@ def instrument_engine(engine: Engine) -> None:
             f"an engine has the driver {dialect.name}+{dialect.driver}",
             "only psycopg 3 is supported here: create it with postgresql+psycopg://",
         )
-    if not event.contains(engine, "do_connect", _connect):
+    # `event.contains()` knows an engine by its id(), which a later engine may have again.
+    if _connect not in list(dialect.dispatch.do_connect):
         event.listen(engine, "do_connect", _connect)
 
 

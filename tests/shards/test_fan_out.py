@@ -643,6 +643,23 @@ def test_engines_of_the_users_own_get_connections_that_wait_side_by_side(
     engine.dispose()
 
 
+def test_every_engine_is_instrumented_when_memory_is_used_again(urls: dict[str, str]) -> None:
+    from sqlalchemy import create_engine
+
+    kept = []
+    for _ in range(50):
+        engine = create_engine(urls["s0"])
+        instrument_engine(engine)
+        kept.append(engine.dialect)
+        opened = engine.raw_connection()
+        instrumented = isinstance(opened.driver_connection, ShardConnection)
+        opened.close()
+        engine.dispose()
+        del engine
+
+        assert instrumented
+
+
 def test_do_connect_listeners_added_later_still_change_the_arguments(
     urls: dict[str, str],
 ) -> None:
