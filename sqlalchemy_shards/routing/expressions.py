@@ -1,0 +1,43 @@
+"""The walk of expressions: the subqueries and the raw SQL text in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.sql.elements import BindParameter, ColumnClause, TextClause
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import FromClause, SelectBase, TableValuedAlias
+
+from .raw_text import CONSTANT_TEXT, why_operator_unreadable, why_unreadable
+
+if TYPE_CHECKING:
+    from .scopes import Scope
+    from .walk import Walk
+
+
+def walk_expression(walk: Walk, expression: Any, scope: Scope) -> None:
+    """Look for subqueries and raw text in an expression."""
+    pending = [expression]
+    while pending:
+        node = pending.pop()
+        walk.unreadable = walk.unreadable or why_operator_unreadable(node)
+        if isinstance(node, SelectBase):
+            walk.query(node, scope, is_from=False, depth=1)
+        elif isinstance(node, TextClause):
+            _text(walk, node.text)
+        elif isinstance(node, ColumnClause) and node.is_literal:
+            _text(walk, str(node.name))
+        elif isinstance(node, TableValuedAlias):
+            walk_expression(walk, node.element, scope)
+        elif isinstance(node, FunctionElement):  # SQLAlchemy makes them FROM clauses, too
+            pending.extend(node.get_children())
+        elif isinstance(node, (FromClause, BindParameter)) or node is None:
+            continue  # FROM lists are walked apart
+        else:
+            pending.extend(node.get_children())
+
+
+def _text(walk: Walk, text: str) -> None:
+    walk.unreadable = walk.unreadable or why_unreadable(text)
+    if not CONSTANT_TEXT.fullmatch(text):
+        walk.hinder("it holds raw SQL text")

@@ -1,0 +1,136 @@
+"""The walk of FROM lists: tables, joins, aliases, subqueries and CTEs, and what names them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Table
+from sqlalchemy.sql.selectable import (
+    CTE,
+    Alias,
+    AliasedReturnsRows,
+    CompoundSelect,
+    FromClause,
+    FromGrouping,
+    Join,
+    Lateral,
+    Subquery,
+    TableSample,
+    TableValuedAlias,
+)
+
+from sqlalchemy_shards.models.distribution import Reference, Sharded
+
+from .row_wise import why_not_row_wise
+from .scopes import Derived, Scope
+
+if TYPE_CHECKING:
+    from .walk import Walk
+
+
+def walk_from(walk: Walk, element: Any, scope: Scope, *, is_kept: bool) -> set[int]:
+    """Walk one FROM element; return the sources in it."""
+    while isinstance(element, FromGrouping):
+        element = element.element
+    if isinstance(element, Join):
+        return _join(walk, element, scope, is_kept=is_kept)
+    if isinstance(element, Table):
+        return _table(walk, element, element, scope, is_kept=is_kept)
+    if isinstance(element, CTE):
+        return _named(walk, element, walk_cte(walk, element, scope), scope)
+    if isinstance(element, TableValuedAlias):
+        walk.is_plain = False
+        walk.look_into(element.element, scope)
+        walk.hinder("a function in the FROM list would run on every shard")
+        scope.names[element] = None
+        return set()
+    if isinstance(element, TableSample):
+        walk.hinder("TABLESAMPLE picks other rows on every shard")
+    if isinstance(element, (Alias, Subquery, Lateral, TableSample)):
+        return _alias(walk, element, scope, is_kept=is_kept)
+    walk.unreadable = f"the FROM list holds a {type(element).__name__}"
+    return set()
+
+
+def walk_cte(walk: Walk, cte: CTE, scope: Scope) -> Derived:
+    """Walk a CTE where it is first named; named again, it shows nothing."""
+    known = walk.seen_ctes.get(id(cte.element))
+    if known is not None:
+        return Derived()
+    # Put down before the walk: a recursive CTE names itself.
+    walk.seen_ctes[id(cte.element)] = Derived()
+    if isinstance(cte.element, CompoundSelect):
+        for member in cte.element.selects:
+            walk.seen_ctes[id(member)] = walk.seen_ctes[id(cte.element)]
+    derived = walk.query(cte.element, None, is_from=True, depth=1)
+    places = () if cte.recursive else derived.places
+    return Derived(places, derived.sources)
+
+
+def _alias(walk: Walk, element: AliasedReturnsRows, scope: Scope, *, is_kept: bool) -> set[int]:
+    inner: Any = element.element
+    while isinstance(inner, (Alias, Subquery)):
+        inner = inner.element  # an alias of an alias or subquery
+    if isinstance(inner, Table):
+        return _table(walk, inner, element, scope, is_kept=is_kept)
+    if isinstance(element, Lateral):
+        walk.hinder("LATERAL is not spread over shards")
+    is_from = not isinstance(element, Lateral)
+    # A subquery is as good as its table where it only filters and projects.
+    depth = 0 if is_kept and is_from else 1
+    return _named(walk, element, walk.query(inner, scope, is_from=is_from, depth=depth), scope)
+
+
+def _named(walk: Walk, element: FromClause, derived: Derived, scope: Scope) -> set[int]:
+    scope.names[element] = derived.named(element)
+    if not derived.is_simple and derived.sources:
+        walk.hinder("a subquery in the FROM list needs the rows of all shards first")
+    if derived.is_simple:
+        scope.own |= derived.sources
+        return set(derived.sources)
+    for source in derived.sources:
+        walk.occurrences[source].is_eligible_root = False
+    return set(derived.sources)
+
+
+def _join(walk: Walk, join: Join, scope: Scope, *, is_kept: bool) -> set[int]:
+    if join.full:
+        walk.hinder("FULL JOIN fills both sides with NULLs")
+    reason = why_not_row_wise([join.onclause])
+    walk.hinder_if(reason)
+    walk.is_plain = walk.is_plain and reason is None
+    left = walk.from_element(join.left, scope, is_kept=is_kept and not join.full)
+    right = walk.from_element(
+        join.right, scope, is_kept=is_kept and not join.isouter and not join.full
+    )
+    if join.full:
+        walk.look_into(join.onclause, scope)
+    elif join.isouter:
+        if right and not left:
+            walk.hinder("an outer join keeps rows that are on every shard")
+        walk.restrict([join.onclause], scope, right)
+        walk.look_into(join.onclause, scope)
+    elif is_kept:
+        scope.conjuncts.append(join.onclause)
+    else:
+        walk.restrict([join.onclause], scope, left | right)
+        walk.look_into(join.onclause, scope)
+    return left | right
+
+
+def _table(
+    walk: Walk, table: Table, element: FromClause, scope: Scope, *, is_kept: bool
+) -> set[int]:
+    walk.seen[table] += 1
+    distribution = walk.distribution(table)
+    if isinstance(distribution, Sharded):
+        index = walk.occurrence(table, element, distribution, is_eligible_root=is_kept)
+        scope.names[element] = index
+        scope.own.add(index)
+        return {index}
+    scope.names[element] = None
+    if isinstance(distribution, Reference):
+        walk.references += 1
+    else:
+        walk.globals += 1
+    return set()

@@ -1,0 +1,96 @@
+"""The walk of INSERT, UPDATE and DELETE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
+
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.models.distribution import Reference, Sharded
+
+from .inserts import inserted_key
+from .scopes import Scope
+from .sources import StatementKind, StatementSources
+from .targets import other_tables, plain_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Table
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.sql.selectable import FromClause
+
+    from .walk import Walk
+
+
+def walk_modification(
+    walk: Walk, statement: UpdateBase, compiled: SQLCompiler, rendered: Mapping[FromClause, int]
+) -> StatementSources:
+    """Walk an INSERT, UPDATE or DELETE."""
+    target: Any = statement.table
+    scope = Scope()
+    if isinstance(statement, Insert):
+        return _insert(walk, statement, target, compiled, rendered)
+    assert isinstance(statement, (Update, Delete))
+    kind = StatementKind.UPDATE if isinstance(statement, Update) else StatementKind.DELETE
+    walk.from_element(target, scope, is_kept=True)
+    values = _compat.dml_values(compiled) or {}
+    where = [statement.whereclause] if statement.whereclause is not None else []
+    others = other_tables([*where, *values.values()], target)
+    for table in others:
+        walk.from_element(table, scope, is_kept=False)
+    scope.directly_enclosing = scope.enclosing = frozenset(scope.names)
+    walk.restrict(where, scope, scope.own)
+    if _compat.is_embellished(statement):
+        walk.unreadable = "it holds raw SQL text as prefix or hint"
+    for expression in (*where, *values.values(), *_compat.returning(statement)):
+        if hasattr(expression, "get_children"):
+            walk.look_into(expression, scope)
+    for cte in _compat.dml_ctes(statement):
+        walk.cte(cte, scope)
+    table = plain_table(target)
+    distribution = walk.distribution(table)
+    changed: set[str] = set()
+    if others and isinstance(distribution, Reference) and isinstance(statement, Update):
+        walk.hinder("UPDATE ... FROM picks one of several rows that match, each copy its own")
+    if isinstance(distribution, Sharded) and isinstance(statement, Update):
+        named = set(values) | set(compiled.column_keys or ())
+        changed = named.intersection(distribution.key)
+    return walk.result(kind, rendered, target=table, changed_key=tuple(sorted(changed)))
+
+
+def _insert(
+    walk: Walk,
+    statement: Insert,
+    table: Table,
+    compiled: SQLCompiler,
+    rendered: Mapping[FromClause, int],
+) -> StatementSources:
+    distribution = walk.distribution(table)
+    scope = Scope(names={table: None})
+    if statement.select is not None:
+        walk.query(statement.select, None, is_from=True, depth=1)
+        if walk.occurrences or walk.globals:
+            walk.hinder("INSERT ... SELECT would have to move rows between shards")
+    clause = _compat.post_values_clause(statement)
+    changed: tuple[str, ...] = ()
+    if clause is not None:
+        set_columns, expressions = _compat.on_conflict_parts(clause)
+        if isinstance(distribution, Sharded):
+            changed = tuple(sorted(set(set_columns).intersection(distribution.key)))
+        for expression in expressions:
+            walk.look_into(expression, scope)
+    for expression in (*_compat.dml_expressions(compiled), *_compat.returning(statement)):
+        walk.look_into(expression, scope)
+    for cte in _compat.dml_ctes(statement):
+        walk.cte(cte, scope)
+    walk.seen[table] += 1
+    if isinstance(distribution, Sharded):
+        key = inserted_key(
+            statement, compiled, table, distribution, walk.key_types(table, distribution)
+        )
+        return walk.result(
+            StatementKind.INSERT, rendered, target=table, inserted=key, changed_key=changed
+        )
+    return walk.result(StatementKind.INSERT, rendered, target=table)

@@ -1,0 +1,167 @@
+"""The state of one walk over a statement, and the way from one part of it to another.
+
+A walk is recursive through several modules (a query has a FROM list, which has queries, which have
+expressions, which have queries), so each reaches the others through the `Walk` that it is given.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Table
+
+from sqlalchemy_shards.errors import ConfigurationError
+from sqlalchemy_shards.models.checks import undeclared_error
+from sqlalchemy_shards.models.distribution import Global, Reference, Sharded, distribution_of
+from sqlalchemy_shards.models.key_types import KeyType, key_type_of
+
+from .expressions import walk_expression
+from .from_lists import walk_cte, walk_from
+from .queries import walk_query
+from .restrictions import restrict
+from .roots import choose_roots
+from .scopes import Derived, Occurrence, Scope
+from .sources import StatementKind, StatementSources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql.selectable import CTE, FromClause
+
+    from .conditions import Parameter
+
+CATALOG_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
+
+
+class Walk:
+    """What was found so far."""
+
+    def __init__(
+        self, bind_names: Mapping[Any, str], dialect: Dialect, undeclared_is_global: bool
+    ) -> None:
+        self.bind_names = bind_names
+        self.dialect = dialect
+        self.undeclared_is_global = undeclared_is_global
+        self.occurrences: list[Occurrence] = []
+        self.edges: set[tuple[int, int]] = set()
+        self.primary_keys: dict[int, tuple[Parameter, ...]] = {}
+        self.seen: Counter[FromClause] = Counter()
+        self.seen_ctes: dict[int, Derived] = {}
+        self.globals = 0
+        self.references = 0
+        self.obstacle: str | None = None
+        self.unreadable: str | None = None
+        self.is_plain = True
+        self.locks_copies = False
+
+    # -- into the parts of a statement --
+
+    def query(self, query: Any, parent: Scope | None, *, is_from: bool, depth: int = 0) -> Derived:
+        """Walk a SELECT or set operation; return what a FROM list sees of it."""
+        return walk_query(self, query, parent, is_from=is_from, depth=depth)
+
+    def from_element(self, element: Any, scope: Scope, *, is_kept: bool) -> set[int]:
+        """Walk one FROM element; return the sources in it."""
+        return walk_from(self, element, scope, is_kept=is_kept)
+
+    def cte(self, cte: CTE, scope: Scope) -> Derived:
+        """Walk a CTE where it is first named."""
+        return walk_cte(self, cte, scope)
+
+    def look_into(self, expression: Any, scope: Scope) -> None:
+        """Look for subqueries and raw text in an expression."""
+        walk_expression(self, expression, scope)
+
+    def restrict(self, expressions: Sequence[Any], scope: Scope, own: Iterable[int]) -> None:
+        """Take note of what expressions that must be true say about the sources ``own``."""
+        restrict(self, expressions, scope, own)
+
+    # -- what is noted --
+
+    def occurrence(
+        self, table: Table, element: FromClause, sharded: Sharded, *, is_eligible_root: bool
+    ) -> int:
+        """Note one more occurrence of a sharded table; return its index."""
+        name = table.fullname
+        if element is not table and not isinstance(element, Table):
+            alias = str(getattr(element, "name", "%("))
+            # An anonymous alias gets its name only when it is rendered.
+            name = f"an alias of {name}" if alias.startswith("%(") else f"{name} AS {alias}"
+        self.occurrences.append(
+            Occurrence(
+                name,
+                table,
+                sharded,
+                tuple(key_type.family for key_type in self.key_types(table, sharded)),
+                is_eligible_root,
+            )
+        )
+        return len(self.occurrences) - 1
+
+    def distribution(self, table: Table) -> Sharded | Reference | Global:
+        """How a table is spread. Raises `ConfigurationError` where nothing says so."""
+        distribution = distribution_of(table)
+        if distribution is not None:
+            return distribution
+        if table.schema in CATALOG_SCHEMAS or self.undeclared_is_global:
+            return Global()
+        raise undeclared_error(table)
+
+    def key_types(self, table: Table, sharded: Sharded) -> tuple[KeyType, ...]:
+        """The types of a table's shard key, part by part."""
+        key_types = []
+        for key in sharded.key:
+            key_type = key_type_of(table.c[key].type, self.dialect)
+            if key_type is None:
+                raise ConfigurationError(
+                    f"shard-key column {table.fullname}.{key} has a type that cannot be a key",
+                    "give it an integer, text, UUID, bytes, date, timestamp, numeric or boolean "
+                    "type",
+                )
+            key_types.append(key_type)
+        return tuple(key_types)
+
+    def hinder(self, reason: str) -> None:
+        """Remember why the statement cannot run on several shards as it is."""
+        self.obstacle = self.obstacle or reason
+
+    def hinder_if(self, reason: str | None) -> None:
+        """As `hinder`, if there is a reason."""
+        if reason is not None:
+            self.hinder(reason)
+
+    def result(
+        self,
+        kind: StatementKind,
+        rendered: Mapping[FromClause, int],
+        *,
+        target: Table | None = None,
+        changed_key: tuple[str, ...] = (),
+        inserted: Any = None,
+    ) -> StatementSources:
+        """Put together what was found."""
+        unreadable = self.unreadable
+        if unreadable is None and self.seen != Counter(rendered):
+            unreadable = "its SQL names other tables than were found in it"
+        roots, obstacle = choose_roots(self.occurrences, self.edges, self.primary_keys)
+        if self.occurrences and self.globals:
+            obstacle = "it joins global and sharded tables"
+        distribution = self.distribution(target) if target is not None else None
+        return StatementSources(
+            kind=kind,
+            roots=roots,
+            tables=tuple(occurrence.name for occurrence in self.occurrences),
+            reads_global=bool(self.globals),
+            reads_reference=bool(self.references),
+            obstacle=self.obstacle or obstacle,
+            unreadable=unreadable,
+            locks_copies=self.locks_copies and self.references > 0,
+            is_plain=self.is_plain and unreadable is None and kind is StatementKind.SELECT,
+            inserted=inserted,
+            target=target.fullname if target is not None else None,
+            writes_reference=isinstance(distribution, Reference),
+            writes_global=isinstance(distribution, Global),
+            changed_key=changed_key,
+        )
