@@ -24,6 +24,7 @@ from sqlalchemy.types import NullType
 
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.models.distribution import Reference, Sharded, distribution_of
+from sqlalchemy_shards.models.generated_id import carries_bucket
 from sqlalchemy_shards.models.inheritance import parent_of
 from sqlalchemy_shards.models.key_types import KeyFamily, family_of
 
@@ -128,6 +129,11 @@ def _key_faults(table: Table, sharded: Sharded, dialect: Dialect) -> Iterator[st
                 "bytes or is unknown; use an integer, text (not char or citext; no collation of "
                 "your own), uuid, bytea, date, timestamp, numeric or boolean"
             )
+        if carries_bucket(column.type):
+            yield (
+                f"shard key {label} is a GeneratedId, which carries the bucket of a shard key and "
+                "cannot be one; use BigInteger (ids of an IdGenerator need a row's key first)"
+            )
         if _source_of_numbers(column, dialect) is None:
             yield from _key_value_faults(column, label)
 
@@ -187,6 +193,8 @@ def _is_unique_over_shards(
 ) -> bool:
     if sharded.globally_unique or {column.key for column in columns} >= set(sharded.key):
         return True
+    if any(carries_bucket(column.type) for column in columns):
+        return True  # equal ids have one bucket, and its shard has the constraint
     return len(columns) == 1 and _is_uuid(columns[0].type, dialect)
 
 
@@ -201,8 +209,8 @@ def _is_uuid(type_: TypeEngine[Any], dialect: Dialect) -> bool:
 def _not_unique(what: str, sharded: Sharded) -> str:
     return (
         f"{what} lacks the shard key ({', '.join(sharded.key)}), so two shards could hold the same "
-        "one; add the shard key to it, use a Uuid column, or promise that it is unique over all "
-        "shards (__globally_unique__ = True, or globally_unique=True)"
+        "one; add the shard key to it, use a Uuid or GeneratedId column, or promise that it is "
+        "unique over all shards (__globally_unique__ = True, or globally_unique=True)"
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy_shards.errors import ConfigurationError, RoutingError, UnknownShard
 from sqlalchemy_shards.topology.canonical import identity_bytes
+from sqlalchemy_shards.topology.generated_id import bucket_of_id
 from sqlalchemy_shards.topology.names import name_fault
 from sqlalchemy_shards.topology.placement import bucket_runs, place
 
@@ -53,6 +54,7 @@ class KeyspaceMap:
     placement: tuple[str, ...]
     pins: Mapping[tuple[Any, ...], str] = field(default_factory=dict, compare=False)
     _pinned: Mapping[bytes, str] = field(init=False)
+    _beside: Mapping[int, frozenset[str]] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.placement) != self.partitioner.bucket_count:
@@ -64,6 +66,7 @@ class KeyspaceMap:
         pinned = {identity_bytes(key): shard for key, shard in self.pins.items()}
         object.__setattr__(self, "pins", MappingProxyType(dict(self.pins)))
         object.__setattr__(self, "_pinned", pinned)
+        object.__setattr__(self, "_beside", _shards_of_pins(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KeyspaceMap, (self.name, self.partitioner, self.placement, dict(self.pins))
@@ -96,6 +99,16 @@ class KeyspaceMap:
         if 0 <= bucket < len(self.placement):
             return self.placement[bucket]
         raise self._no_bucket(bucket)
+
+    def shards_of_id(self, value: int) -> frozenset[str] | None:
+        """Return the shards that may hold the row with a generated id, or None: any of them.
+
+        That is the shard of the bucket that the id carries, and of each pinned key in that bucket.
+        """
+        bucket = bucket_of_id(value)
+        if bucket is None or bucket >= len(self.placement):
+            return None
+        return frozenset((self.placement[bucket],)) | self._beside.get(bucket, frozenset())
 
     def ranges(self) -> list[tuple[str, str]]:
         """Return a label and its shard for each run of buckets, in the order of the buckets.
@@ -191,6 +204,16 @@ class ShardMap:
             raise self._no_keyspace(keyspace)
         return found.bucket_for(key)
 
+    def shards_of_id(self, keyspace: str, value: int) -> frozenset[str] | None:
+        """Return the shards that may hold the row with a generated id, or None: any of them.
+
+        :raises ConfigurationError: if there is no such keyspace.
+        """
+        found = self._maps.get(keyspace)
+        if found is None:
+            raise self._no_keyspace(keyspace)
+        return found.shards_of_id(value)
+
     def shards_of(self, keyspace: str) -> tuple[str, ...]:
         """Return the shards that hold buckets or pins of a keyspace, in the cluster's order.
 
@@ -254,6 +277,16 @@ class ShardMap:
         return ConfigurationError(
             f"there is no keyspace {name!r}", f"declare it with the cluster, or use one of: {known}"
         )
+
+
+def _shards_of_pins(keyspace: KeyspaceMap) -> dict[int, frozenset[str]]:
+    """The shards of pinned keys, by the bucket that the keys would have without their pins."""
+    beside: dict[int, frozenset[str]] = {}
+    for key, shard in keyspace.pins.items():
+        bucket = _found(keyspace.bucket_for, key)
+        if bucket is not None:  # else no id was made for it
+            beside[bucket] = beside.get(bucket, frozenset()) | {shard}
+    return beside
 
 
 def _held(keyspace: KeyspaceMap) -> dict[str, None]:

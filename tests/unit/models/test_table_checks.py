@@ -39,6 +39,7 @@ from sqlalchemy_shards.models.distribution import (
     Sharded,
     note_distribution,
 )
+from sqlalchemy_shards.models.generated_id import GeneratedId
 
 
 class OwnUuid(TypeDecorator):
@@ -81,6 +82,15 @@ SOUND_SHARDED = {
     "uuid stored as text": [
         tenant(primary_key=False, nullable=False),
         number(Uuid(native_uuid=False)),
+    ],
+    "single generated primary key": [
+        tenant(primary_key=False, nullable=False),
+        number(GeneratedId, default=next_id),
+    ],
+    "part of the primary key is generated": [
+        tenant(primary_key=False, nullable=False),
+        number(GeneratedId, default=next_id),
+        Column("position", Integer, primary_key=True),
     ],
     "uuid type of one's own": [tenant(primary_key=False, nullable=False), number(OwnUuid)],
     "uuid made by the server": [
@@ -233,6 +243,12 @@ def test_a_promise_lets_a_primary_key_without_the_key_pass(dialect):
     )
 
     check_table(table, dialect)
+
+
+def test_a_generated_id_as_shard_key_is_refused(dialect):
+    (fault,) = faults_of(a_table(BY_TENANT, tenant(GeneratedId)), dialect)
+
+    assert "shard key orders.tenant_id is a GeneratedId" in fault
 
 
 def test_columns_are_found_by_key_not_name(dialect):
