@@ -1,13 +1,14 @@
 """The cluster connection: the DBAPI connection that SQLAlchemy sees, and that is the whole cluster.
 
 It holds no server of its own. A shard is *enlisted* when a statement first goes there: a connection
-is taken from the shard's pool, given the attributes that were set here, and brought into every
-savepoint that is open. At commit, rollback and close all of them go back.
+is taken from the shard's pool, given the attributes that were set here, and told every savepoint
+and setting of the transaction. At commit, rollback and close all of them go back.
 
 Invariants:
 
 - After an error on one shard every statement is refused until ``rollback()``, or until a savepoint
   from before the error is rolled back to: as on one PostgreSQL.
+- What was set for the transaction holds on a shard before anything else runs there.
 - No shard's connection goes back to its pool within a transaction.
 - After a fork nothing is sent on the parent's connections, whose transaction goes on there.
 - Used by one thread at a time, as SQLAlchemy uses its connections.
@@ -28,10 +29,12 @@ from sqlalchemy_shards.errors import (
     ScatterNotAllowed,
     ShardUnavailable,
     UnknownShard,
+    UnsupportedStatement,
 )
 
 from .cursor import ClusterCursor
 from .enlisted import CHARACTERISTICS, EnlistedShard
+from .transaction_log import TransactionLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.router import Locator, Territory
 
     from .cluster import Cluster
-    from .dispatch import Dispatch
+    from .work import Dispatch
 
 
 class ClusterConnection:
@@ -66,7 +69,7 @@ class ClusterConnection:
         self.failed_shard: str | None = None
         """The shard on which a statement failed within this transaction."""
         self._characteristics: dict[str, Any] = {}
-        self._savepoints: list[str] = []
+        self._log = TransactionLog()
         self._pid = os.getpid()
 
     @property
@@ -105,13 +108,14 @@ class ClusterConnection:
                 shard=name,
             )
         enlisted = EnlistedShard(shard, shard.acquire(), self._characteristics)
-        try:
-            for savepoint in self._savepoints:
-                enlisted.driver.execute(f"SAVEPOINT {savepoint}".encode())
-        except BaseException:
-            enlisted.release()
-            raise
         self.enlisted[name] = enlisted
+        try:
+            for told in self._log:
+                enlisted.driver.execute(told.sql, told.parameters)
+        except BaseException as error:
+            # Nothing may run there without the settings that were not made any more.
+            self.note_error(name, error, is_shared=True)
+            raise
         return enlisted
 
     def check_usable(self) -> None:
@@ -222,27 +226,41 @@ class ClusterConnection:
     def savepoint(self, name: str) -> None:
         """Open a savepoint on all shards, those that are enlisted later included."""
         self.check_usable()
-        self._on_all("SAVEPOINT", name)
-        self._savepoints.append(name)
+        self._on_all(f"SAVEPOINT {name}")
+        self._log.savepoint(name)
 
     def rollback_to_savepoint(self, name: str) -> None:
         """Go back to a savepoint on all shards."""
         self._check_open()
-        self._on_all("ROLLBACK TO SAVEPOINT", name)
+        self._on_all(f"ROLLBACK TO SAVEPOINT {name}")
         if self.lost_shard is None:
             self.failed_shard = None
-        del self._savepoints[self._index(name) + 1 :]
+        self._log.roll_back_to(name)
 
     def release_savepoint(self, name: str) -> None:
         """Forget a savepoint on all shards, and those within it."""
         self.check_usable()
-        self._on_all("RELEASE SAVEPOINT", name)
-        del self._savepoints[self._index(name) :]
+        self._on_all(f"RELEASE SAVEPOINT {name}")
+        self._log.release(name)
 
-    def _on_all(self, verb: str, name: str) -> None:
-        statement = f"{verb} {name}".encode()
+    def set_for_transaction(self, sql: str, parameters: Any) -> None:
+        """Run a statement that sets something on all shards, those enlisted later included.
+
+        :raises UnsupportedStatement: each statement is a transaction of its own.
+        """
+        self.check_usable()
+        if self.autocommit:
+            raise UnsupportedStatement(
+                "a setting of the transaction has no meaning in AUTOCOMMIT mode",
+                "use a transaction",
+                statement=sql,
+            )
+        self._on_all(sql, parameters)
+        self._log.setting(sql, parameters)
+
+    def _on_all(self, sql: str, parameters: Any = None) -> None:
         try:
-            outcomes = self.on_enlisted(lambda each: each.driver.execute(statement))
+            outcomes = self.on_enlisted(lambda each: each.driver.execute(sql, parameters))
         except BaseException as error:
             # Interrupted: some shards may have done it, so the transaction cannot go on.
             self.note_error(next(iter(self.enlisted)), error, is_shared=True)
@@ -251,10 +269,6 @@ class ClusterConnection:
             if outcome.error is not None:
                 self.note_error(outcome.shard, outcome.error, is_shared=True)
                 raise outcome.error
-
-    def _index(self, name: str) -> int:
-        # The innermost of that name, as PostgreSQL takes it.
-        return len(self._savepoints) - 1 - self._savepoints[::-1].index(name)
 
     # -- characteristics, as psycopg has them --
 
@@ -352,7 +366,7 @@ class ClusterConnection:
 
     def _forget(self) -> None:
         self.locator = None
-        self._savepoints.clear()
+        self._log.clear()
         self.failed_shard = self.lost_shard = None
 
 

@@ -15,22 +15,27 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from sqlalchemy_shards.connections.fan_out import Branch
-from sqlalchemy_shards.errors import MissingShardKey, ShardsError
+from sqlalchemy_shards.errors import MissingShardKey, ShardsError, UnsupportedStatement
 from sqlalchemy_shards.execution.merge import merged, visible_columns
 from sqlalchemy_shards.plan import AggregateRow, FirstCopy
 from sqlalchemy_shards.routing.route import Reason, Route
 
-from .dispatch import Dispatch, Given, Work, dispatch, shard_by_key
+from .dispatch import dispatch, shard_by_key
+from .work import Dispatch, Given, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy.engine.default import DefaultExecutionContext
 
+    from sqlalchemy_shards.routing.settings import Setting
+
     from .connection import ClusterConnection
 
 ROWS_PER_FETCH = 1000
 """How many rows a server-side cursor fetches at once where nothing else is asked for."""
+
+_TEXT_OID = 25
 
 
 class ClusterCursor:
@@ -92,6 +97,9 @@ class ClusterCursor:
 
     def perform(self, decided: Dispatch) -> None:
         """Run what was decided on the shards, and make their answers one."""
+        if decided.setting is not None:
+            self._perform_setting(decided, decided.setting)
+            return
         if decided.merge is not None:
             self._perform_scatter(decided)
             return
@@ -99,6 +107,14 @@ class ClusterCursor:
         self._perform_single(
             work.shard, work.sql, work.parameters, decided.writes, is_many=work.is_many
         )
+
+    def _perform_setting(self, decided: Dispatch, setting: Setting) -> None:
+        """Set something for the transaction: each shard is told, now or when it joins."""
+        self.close()
+        self._dispatch = decided
+        work = decided.works[0]
+        self.connection.set_for_transaction(work.sql, work.parameters)
+        self.description = [(name, _TEXT_OID, *[None] * 5) for name in setting.columns] or None
 
     def _perform_single(
         self, shard: str, sql: Any, parameters: Any, writes: bool | None, *, is_many: bool = False
@@ -194,6 +210,12 @@ class ClusterCursor:
             decided = self._dispatch
             if decided is None or decided.merge is None or self.description is None:
                 return iter(())
+            if decided.setting is not None:
+                raise UnsupportedStatement(
+                    "what was set for the transaction is not returned, as no shard need have "
+                    "joined it yet",
+                    "leave the result unread, or read the setting with current_setting()",
+                )
             first = self._cursors[0]
             self._merged = merged(
                 decided.merge,

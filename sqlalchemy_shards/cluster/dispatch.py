@@ -7,99 +7,45 @@ map, and returns a `Dispatch`; the cursor performs it. No I/O but for what the c
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.schema import CreateTable, DropTable
 from sqlalchemy.sql.selectable import TextualSelect
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import (
-    MissingShardKey,
     RoutingError,
     ScatterNotAllowed,
     ShardKeyChanged,
     UnsupportedStatement,
 )
-from sqlalchemy_shards.models.distribution import Global, distribution_of
-from sqlalchemy_shards.plan import Concatenate, FirstCopy, SumOfCounts
+from sqlalchemy_shards.plan import FirstCopy, SumOfCounts
 from sqlalchemy_shards.planning.planner import Refusal
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of, shard_of_row
+from sqlalchemy_shards.routing.settings import sets_something
 
 from .options import allows_scatter, named_route
+from .unread import (
+    computed_default,
+    definition,
+    on_only_shard,
+    raw_sql,
+    setting_or_refusal,
+    unchanged,
+)
 from .values import ExecutionValues
+from .work import Dispatch, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.default import DefaultExecutionContext
 
-    from sqlalchemy_shards.plan import Merge
-    from sqlalchemy_shards.planning.planner import Facts
-    from sqlalchemy_shards.routing.router import Locator, Territory
+    from sqlalchemy_shards.routing.router import Territory
     from sqlalchemy_shards.routing.sources import ShardedSource
 
-    from .plans import PlanCache, SimpleKey, StatementPlan
-
-
-# Not frozen, as all three here: one of each is made for every statement, in a third of the time.
-@dataclass(slots=True)
-class Work:
-    """What one shard is given to run."""
-
-    shard: str
-    sql: str
-    parameters: Any
-    is_many: bool = False
-
-
-@dataclass(slots=True)
-class Dispatch:
-    """What all shards are given to run, and how their answers become one.
-
-    :param merge: None: one shard answers alone.
-    :param values: parameter values by name, for LIMIT and OFFSET.
-    :param writes: whether rows change; None: it cannot be told.
-    :param is_ordered: the first shard runs before the others, so that two writers of the same
-        rows meet there and not crosswise.
-    """
-
-    works: list[Work]
-    route: Route
-    merge: Merge | None = None
-    values: Mapping[str, Any] | None = None
-    writes: bool | None = None
-    is_ordered: bool = False
-
-
-class Surroundings(Protocol):
-    """What a dispatch depends on besides the statement; the cluster connection has it."""
-
-    plans: PlanCache
-    dialect: Dialect
-    facts: Facts
-    scatter: str
-    locator: Locator | None
-
-    @property
-    def territory(self) -> Territory:
-        """The shards and their map, as they are now."""
-
-    @property
-    def enlisted(self) -> Collection[str]:
-        """The shards that take part in the transaction."""
-
-
-@dataclass(slots=True)
-class Given:
-    """One call of the dialect: SQL text, driver parameters and SQLAlchemy's context."""
-
-    context: DefaultExecutionContext
-    sql: str
-    parameters: Any
-    is_many: bool
+    from .plans import SimpleKey, StatementPlan
+    from .work import Given, Surroundings
 
 
 def shard_by_key(context: DefaultExecutionContext, around: Surroundings) -> str | None:
@@ -137,15 +83,15 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     context = given.context
     territory = around.territory
     if len(territory.shards) == 1:
-        return _only_shard(given, around)
+        return on_only_shard(given, around)
     options = context.execution_options
     if context.isddl:
-        return _definition(given, around)
+        return definition(given, around)
     compiled: Any = context.compiled
     if compiled is None or compiled.isplaintext or _is_textual(compiled):
-        return _raw(given, around)
+        return raw_sql(given, around)
     if _compat.is_pre_executed_default(context):
-        return _default(given, around)
+        return computed_default(given, around)
     plan = around.plans.plan_of(compiled)
     if plan.sources.changed_key:
         raise _key_changed(given, plan)
@@ -159,6 +105,8 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     if named is not None:
         return _one_statement(given, plan, around, _with_one_copy(named, plan))
     route = _routed(given, plan, around, context_values(given, plan))
+    if route.reason is Reason.NO_TABLE and sets_something(given.sql):
+        return setting_or_refusal(given, around)
     return _one_statement(given, plan, around, route)
 
 
@@ -178,67 +126,6 @@ def _with_one_copy(named: Route, plan: StatementPlan) -> Route:
 def _is_textual(compiled: Any) -> bool:
     """Whether a statement is ``text().columns()``, which says no more than its text does."""
     return isinstance(_compat.core_statement(compiled), TextualSelect)
-
-
-# -- without looking into the statement --------------------------------------------------------
-
-
-def _only_shard(given: Given, around: Surroundings) -> Dispatch:
-    """One shard takes everything; but models must be declared from the first day on."""
-    context = given.context
-    compiled: Any = context.compiled
-    if not (around.plans.undeclared_is_global or context.isddl or context.is_text):
-        around.plans.plan_of(compiled)
-    named_route(context.execution_options, around.territory, around.dialect)
-    return _whole(given, Route(around.territory.shards, Reason.ONLY_SHARD))
-
-
-def _whole(given: Given, route: Route, *, writes: bool | None = None) -> Dispatch:
-    merge = None if route.is_single else Concatenate()
-    works = [Work(shard, given.sql, given.parameters, given.is_many) for shard in route.shards]
-    return Dispatch(works, route, merge, writes=writes)
-
-
-def _definition(given: Given, around: Surroundings) -> Dispatch:
-    """DDL concerns every shard; tables of the global shard concern that one."""
-    territory = around.territory
-    named = named_route(given.context.execution_options, territory, around.dialect)
-    statement: Any = getattr(given.context.compiled, "statement", None)
-    if named is None and isinstance(statement, (CreateTable, DropTable)):
-        distribution = distribution_of(statement.element)
-        is_global = distribution is None and around.plans.undeclared_is_global
-        if is_global or isinstance(distribution, Global):
-            return _whole(given, Route((territory.global_shard,), Reason.GLOBAL))
-    return _whole(given, named or Route(territory.shards, Reason.EVERY_SHARD))
-
-
-def _raw(given: Given, around: Surroundings) -> Dispatch:
-    context = given.context
-    route = named_route(context.execution_options, around.territory, around.dialect)
-    if route is None and context.compiled is None and not context.is_text:
-        # A sequence or default that was executed on its own.
-        route = Route((around.territory.global_shard,), Reason.GLOBAL)
-    if route is None:
-        raise MissingShardKey(
-            "raw SQL names no shard",
-            'say where it runs with execution_options(shard="...") ("*" for all shards) or '
-            "shard_key=(Model, key)",
-            statement=given.sql,
-        )
-    return _whole(given, route)
-
-
-def _default(given: Given, around: Surroundings) -> Dispatch:
-    compiled: Any = given.context.compiled
-    sources = around.plans.plan_of(compiled).sources
-    if sources.writes_global:
-        return _whole(given, Route((around.territory.global_shard,), Reason.GLOBAL))
-    raise MissingShardKey(
-        f"a default of table {sources.target!r} would be computed by SQL before the row's shard "
-        "is known",
-        "give the column a client-side default",
-        statement=given.sql,
-    )
 
 
 # -- one parameter set ------------------------------------------------------------------------
@@ -304,7 +191,7 @@ def _one_statement(
     sources = plan.sources
     writes = None if sources.kind.is_write or not plan.is_plain_read else False
     if route.is_single:
-        return _whole(given, route, writes=writes)
+        return unchanged(given, route, writes=writes)
     compiled: Any = given.context.compiled
     try:
         prepared = plan.prepared(compiled, around.facts)
@@ -348,7 +235,7 @@ def _key_changed(given: Given, plan: StatementPlan) -> ShardKeyChanged:
 def _many(given: Given, plan: StatementPlan, around: Surroundings, named: Route | None) -> Dispatch:
     """UPDATE or DELETE with many parameter sets: each goes where its values say."""
     if named is not None and named.is_single:
-        return _whole(given, named)
+        return unchanged(given, named)
     rows: defaultdict[str, list[int]] = defaultdict(list)
     key = plan.simple_key if named is None else None
     territory = around.territory
@@ -394,7 +281,7 @@ def _insert(
     route = Route(territory.in_order(rows), Reason.KEY)
     _check_insert(given, plan, around, route, named)
     if route.is_single:
-        return _whole(given, route)
+        return unchanged(given, route)
     if style == "INSERTMANYVALUES":
         return _split_batch(given, rows, route)
     works = [

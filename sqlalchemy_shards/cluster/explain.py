@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.router import Locator
 
     from .cluster import Cluster
-    from .dispatch import Dispatch
+    from .work import Dispatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class Reason(enum.Enum):
     UNKNOWN_KEY = "the shard key is not known"
     EVERY_COPY = "every copy of a reference table is written"
     EVERY_SHARD = "it concerns every shard"
+    SETTING = "what is set for the transaction is set on each shard as it joins"
 
 
 @dataclass(frozen=True, slots=True)

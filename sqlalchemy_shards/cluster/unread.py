@@ -1,0 +1,107 @@
+"""Dispatch of what is not looked into: raw SQL, settings, DDL, and all on the only shard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.schema import CreateTable, DropTable
+
+from sqlalchemy_shards.errors import MissingShardKey
+from sqlalchemy_shards.models.distribution import Global, distribution_of
+from sqlalchemy_shards.plan import Concatenate, FirstCopy
+from sqlalchemy_shards.routing.route import Reason, Route
+from sqlalchemy_shards.routing.settings import sets_something, setting_of
+
+from .options import named_route
+from .work import Dispatch, Work
+
+if TYPE_CHECKING:
+    from .work import Given, Surroundings
+
+
+def on_only_shard(given: Given, around: Surroundings) -> Dispatch:
+    """One shard takes everything; but models must be declared from the first day on."""
+    context = given.context
+    compiled: Any = context.compiled
+    if not (around.plans.undeclared_is_global or context.isddl or context.is_text):
+        around.plans.plan_of(compiled)
+    named_route(context.execution_options, around.territory, around.dialect)
+    return unchanged(given, Route(around.territory.shards, Reason.ONLY_SHARD))
+
+
+def unchanged(given: Given, route: Route, *, writes: bool | None = None) -> Dispatch:
+    """Each shard runs what was given."""
+    merge = None if route.is_single else Concatenate()
+    works = [Work(shard, given.sql, given.parameters, given.is_many) for shard in route.shards]
+    return Dispatch(works, route, merge, writes=writes)
+
+
+def definition(given: Given, around: Surroundings) -> Dispatch:
+    """DDL concerns every shard; tables of the global shard concern that one."""
+    territory = around.territory
+    named = named_route(given.context.execution_options, territory, around.dialect)
+    statement: Any = getattr(given.context.compiled, "statement", None)
+    if named is None and isinstance(statement, (CreateTable, DropTable)):
+        distribution = distribution_of(statement.element)
+        is_global = distribution is None and around.plans.undeclared_is_global
+        if is_global or isinstance(distribution, Global):
+            return unchanged(given, Route((territory.global_shard,), Reason.GLOBAL))
+    return unchanged(given, named or Route(territory.shards, Reason.EVERY_SHARD))
+
+
+def raw_sql(given: Given, around: Surroundings) -> Dispatch:
+    """Raw SQL runs where an option says; what it sets for the transaction, on every shard.
+
+    :raises MissingShardKey: it names no shard.
+    """
+    context = given.context
+    route = named_route(context.execution_options, around.territory, around.dialect)
+    if route is None and context.compiled is None and not context.is_text:
+        # A sequence or default that was executed on its own.
+        route = Route((around.territory.global_shard,), Reason.GLOBAL)
+    if route is None:
+        return setting_or_refusal(given, around)
+    return unchanged(given, route)
+
+
+def setting_or_refusal(given: Given, around: Surroundings) -> Dispatch:
+    """What is set for the transaction is set on each shard, those that join later included.
+
+    :raises MissingShardKey: it sets nothing of the kind, and names no shard.
+    """
+    setting = None if given.is_many else setting_of(given.sql, given.parameters)
+    if setting is not None:
+        whole = unchanged(given, Route(around.territory.shards, Reason.SETTING), writes=False)
+        return replace(whole, merge=FirstCopy(), setting=setting)
+    if sets_something(given.sql):
+        raise MissingShardKey(
+            "a setting that is not certainly one of the transaction alone names no shard",
+            "set it for the transaction with SET LOCAL name = value or SELECT set_config(name, "
+            'value, true); for all connections, listen to the event "connect" of each '
+            "cluster.shards[name].engine",
+            statement=given.sql,
+        )
+    raise MissingShardKey(
+        "raw SQL names no shard",
+        'say where it runs with execution_options(shard="...") ("*" for all shards) or '
+        "shard_key=(Model, key)",
+        statement=given.sql,
+    )
+
+
+def computed_default(given: Given, around: Surroundings) -> Dispatch:
+    """A default that is computed before its INSERT runs on the shard of a global table.
+
+    :raises MissingShardKey: the table is another one.
+    """
+    compiled: Any = given.context.compiled
+    sources = around.plans.plan_of(compiled).sources
+    if sources.writes_global:
+        return unchanged(given, Route((around.territory.global_shard,), Reason.GLOBAL))
+    raise MissingShardKey(
+        f"a default of table {sources.target!r} would be computed by SQL before the row's shard "
+        "is known",
+        "give the column a client-side default",
+        statement=given.sql,
+    )

@@ -1,0 +1,80 @@
+"""The nouns of a dispatch: what is given, what it depends on, and what each shard is to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine.default import DefaultExecutionContext
+
+    from sqlalchemy_shards.plan import Merge
+    from sqlalchemy_shards.planning.planner import Facts
+    from sqlalchemy_shards.routing.route import Route
+    from sqlalchemy_shards.routing.router import Locator, Territory
+    from sqlalchemy_shards.routing.settings import Setting
+
+    from .plans import PlanCache
+
+
+# Not frozen, as all three here: one of each is made for every statement, in a third of the time.
+@dataclass(slots=True)
+class Work:
+    """What one shard is given to run."""
+
+    shard: str
+    sql: str
+    parameters: Any
+    is_many: bool = False
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """What all shards are given to run, and how their answers become one.
+
+    :param merge: None: one shard answers alone.
+    :param values: parameter values by name, for LIMIT and OFFSET.
+    :param writes: whether rows change; None: it cannot be told.
+    :param is_ordered: the first shard runs before the others, so that two writers of the same
+        rows meet there and not crosswise.
+    :param setting: it sets something for the transaction, also on shards that join later.
+    """
+
+    works: list[Work]
+    route: Route
+    merge: Merge | None = None
+    values: Mapping[str, Any] | None = None
+    writes: bool | None = None
+    is_ordered: bool = False
+    setting: Setting | None = None
+
+
+class Surroundings(Protocol):
+    """What a dispatch depends on besides the statement; the cluster connection has it."""
+
+    plans: PlanCache
+    dialect: Dialect
+    facts: Facts
+    scatter: str
+    locator: Locator | None
+
+    @property
+    def territory(self) -> Territory:
+        """The shards and their map, as they are now."""
+
+    @property
+    def enlisted(self) -> Collection[str]:
+        """The shards that take part in the transaction."""
+
+
+@dataclass(slots=True)
+class Given:
+    """One call of the dialect: SQL text, driver parameters and SQLAlchemy's context."""
+
+    context: DefaultExecutionContext
+    sql: str
+    parameters: Any
+    is_many: bool
