@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, update
-from sqlalchemy.orm import undefer
+from sqlalchemy.orm import load_only, make_transient, make_transient_to_detached, undefer
 
 from tests.shards.shop import CUSTOMERS, World, enlisted
 
@@ -230,6 +230,122 @@ class TestOneShard:
 
         assert used == home(spread, 5)
 
+    def test_a_primary_key_that_was_changed(self, spread: World) -> None:
+        m = spread.models
+        with spread.session() as session:
+            document = session.get(m.Document, key_of(5))
+            document.id = key_of(500)
+            session.commit()
+            document.title = "changed"
+            session.flush()
+            used = enlisted(session)
+
+        assert used == home(spread, 5)
+
+    def test_an_object_whose_rival_was_undone_by_a_savepoint(self, spread: World) -> None:
+        m = spread.models
+        with spread.session() as session:
+            document = session.get(m.Document, key_of(5))
+            session.commit()
+            savepoint = session.begin_nested()
+            session.delete(document)
+            session.flush()
+            session.add(m.Document(id=key_of(5), owner_id=other_than(spread, 5), title="rival"))
+            session.flush()
+            savepoint.rollback()
+            session.commit()
+            document.title = "changed"
+            session.flush()
+            used = enlisted(session)
+
+        assert used == home(spread, 5)
+
+    def test_an_object_whose_key_was_loaded_later(self, spread: World) -> None:
+        m = spread.models
+        with spread.session() as session:
+            query = select(m.Document).options(load_only(m.Document.title))
+            document = session.scalars(query.where(m.Document.owner_id == 5)).one()
+            owner = document.owner_id
+            session.commit()
+            session.refresh(document)
+            used = enlisted(session)
+
+        assert owner == 5
+        assert used == home(spread, 5)
+
+    def test_an_object_merged_from_elsewhere(self, spread: World) -> None:
+        m = spread.models
+        with spread.session() as session:
+            elsewhere = session.get(m.Document, key_of(5))
+        with spread.session() as session:
+            document = session.merge(elsewhere, load=False)
+            document.title = "changed"
+            session.flush()
+            used = enlisted(session)
+
+        assert used == home(spread, 5)
+
+    def test_a_transient_object_that_was_told_its_key(self, spread: World) -> None:
+        m = spread.models
+        with spread.session() as session:
+            document = m.Document(id=key_of(5), owner_id=5)
+            make_transient_to_detached(document)
+            session.add(document)
+            document.owner_id = 5
+            title = document.title
+            document.title = "changed"
+            session.flush()
+            used = enlisted(session)
+
+        assert title == "title 5"
+        assert used == home(spread, 5)
+
+    def test_a_deleted_object_that_is_added_again(self, spread: World) -> None:
+        m = spread.models
+        other = other_than(spread, 5)
+        with spread.session() as session:
+            document = session.get(m.Document, key_of(5))
+            session.delete(document)
+            session.flush()
+            make_transient(document)
+            document.owner_id = other
+            session.add(document)
+            session.commit()
+            document.title = "moved"
+            session.flush()
+            used = enlisted(session)
+            session.commit()
+
+        assert used == home(spread, other)
+        assert spread.rows_by_shard("SELECT owner_id FROM documents WHERE title = 'moved'")[
+            used.pop()
+        ] == [(other,)]
+
+    @pytest.mark.parametrize("lock", [True, {"nowait": True}, {"read": True}])
+    def test_loads_that_lock(self, spread: World, lock: Any) -> None:
+        m = spread.models
+        with spread.session() as session:
+            document = session.get(m.Document, key_of(5))
+            session.commit()
+            session.refresh(document, with_for_update=lock)
+            same = session.get(m.Document, key_of(5), with_for_update=lock)
+            used = enlisted(session)
+
+        assert same is document
+        assert used == home(spread, 5)
+
+    def test_a_flush_before_a_query(self, spread: World) -> None:
+        m = spread.models
+        with spread.session() as session:
+            document = session.get(m.Document, key_of(5))
+            session.commit()
+            document.title = "changed"
+            found = session.scalars(select(m.Document.title).where(m.Document.owner_id == 5)).all()
+            used = enlisted(session)
+
+        assert found == ["changed"]
+        assert used == home(spread, 5)
+
 
 class TestAllShards:
     """What is not known is looked for everywhere, and found."""
@@ -326,6 +442,11 @@ class TestAllShards:
 
         assert title == "title 5"
         assert used == home(spread, 5)
+
+
+def other_than(world: World, number: int) -> int:
+    """An owner that lives on another shard, and has no document yet."""
+    return next(n for n in range(60, 99) if home(world, n) != home(world, number))
 
 
 def add_elsewhere(world: World, key: uuid.UUID, owner: int) -> None:
