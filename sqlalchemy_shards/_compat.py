@@ -13,6 +13,8 @@ from sqlalchemy.sql.selectable import Select
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sqlalchemy import Column
+    from sqlalchemy.dialects.postgresql import ExcludeConstraint
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
@@ -27,6 +29,23 @@ def core_statement(compiled: SQLCompiler) -> ClauseElement:
     """The Core statement that was compiled: an ORM statement after the ORM has worked on it."""
     statement: Any = getattr(compiled.compile_state, "statement", None)
     return statement if statement is not None else cast("ClauseElement", compiled.statement)
+
+
+def is_refresh(compiled: SQLCompiler) -> bool:
+    """Whether a SELECT loads attributes of one object that the session holds."""
+    options = getattr(compiled.compile_state, "compile_options", None)
+    return bool(getattr(options, "_for_refresh_state", False))
+
+
+def is_loaders(compiled: SQLCompiler) -> bool:
+    """Whether a SELECT was made by the ORM to load attributes of objects that it loaded before."""
+    options = getattr(compiled.compile_state, "compile_options", None)
+    if options is None:
+        return False
+    if is_refresh(compiled) or len(getattr(options, "_current_path", None) or ()) > 0:
+        return True
+    # Attributes of a subclass, by selectin_polymorphic(), which has no path at its top.
+    return any(bind.key == "primary_keys" for bind in compiled.binds.values())
 
 
 class FinalSelect(NamedTuple):
@@ -157,6 +176,17 @@ def dml_expressions(compiled: SQLCompiler) -> list[Any]:
     return [
         value for row in rows if row for value in row.values() if hasattr(value, "get_children")
     ]
+
+
+def column_of_default(context: DefaultExecutionContext) -> Column[Any]:
+    """The column whose default is being asked; in a VALUES list, of any of its rows."""
+    column: Any = context.current_column
+    return cast("Column[Any]", getattr(column, "original", column))
+
+
+def row_of_default(context: DefaultExecutionContext) -> Mapping[str, Any]:
+    """The values of the row for which a default is being asked, those known so far."""
+    return context.get_current_parameters()  # type: ignore[no-any-return, no-untyped-call]
 
 
 def multi_values(insert: Insert) -> Sequence[Sequence[Mapping[Any, Any]]]:
@@ -293,3 +323,15 @@ def translated_statement(context: DefaultExecutionContext, compiled: SQLCompiler
 def distrust_pool(pool: Any, pooled: Any, error: BaseException) -> None:
     """Let a pool check out no connection that it opened before one of them was found dead."""
     pool._invalidate(pooled, error, _checkin=False)
+
+
+# -- tables -----------------------------------------------------------------------------------
+
+
+def exclusion_elements(constraint: ExcludeConstraint) -> list[tuple[Any, str]]:
+    """The expressions that an exclusion constraint compares, each with its operator.
+
+    Its public ``operators`` names the first column of an expression as if it were compared itself.
+    """
+    elements: Any = constraint._render_exprs
+    return [(expression, operator) for expression, _, operator in elements]

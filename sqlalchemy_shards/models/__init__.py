@@ -10,5 +10,6 @@ cluster's to check.
 - `declare`: the mixins and functions with which models say it.
 - `inheritance`: what joined children inherit.
 - `key_types`: which column types can be shard keys, and which values of them.
-- `checks`: what is refused in a declared table.
+- `faults`: what is wrong with declarations, one sentence each.
+- `checks`: the doors to them; raises all faults of all models at once.
 """

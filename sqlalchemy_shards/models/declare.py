@@ -26,7 +26,12 @@ from sqlalchemy_shards.models.distribution import (
     distribution_of,
     note_distribution,
 )
-from sqlalchemy_shards.models.inheritance import inherit_distribution, parent_of, table_of
+from sqlalchemy_shards.models.inheritance import (
+    inherit_distribution,
+    is_union_of_children,
+    parent_of,
+    table_of,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -125,9 +130,8 @@ def _declare(table_or_class: object, distribution: Distribution) -> None:
     family = [
         each for each in mapper.self_and_descendants if _follow_parent(each) or each is mapper
     ]
-    check_mappers(family, _dialect(), allow_unresolved=True)
+    check_mappers([*family, *_configured_neighbours(family)], _dialect(), allow_unresolved=True)
     event.listen(mapper, "after_mapper_constructed", _on_child_constructed, propagate=True)
-    event.listen(mapper, "mapper_configured", _on_mapper_configured, propagate=True)
 
 
 def _mapper_of(class_: object) -> Mapper[Any]:
@@ -161,6 +165,8 @@ def _on_child_constructed(mapper: Mapper[Any], class_: type[Any]) -> None:
 
 
 def _on_mapper_constructed(mapper: Mapper[Any], class_: type[Any]) -> None:
+    if is_union_of_children(mapper):
+        return
     mixins = [mixin for mixin in _MIXINS if issubclass(class_, mixin)]
     if len(mixins) > 1:
         raise ConfigurationError(
@@ -179,8 +185,26 @@ def _on_mapper_constructed(mapper: Mapper[Any], class_: type[Any]) -> None:
 
 
 def _on_mapper_configured(mapper: Mapper[Any], class_: type[Any]) -> None:
+    """Check all models of a registry when the last of them is configured.
+
+    Relationships are checked with both sides known, and all faults are told at once.
+    """
     del class_
-    check_mappers([mapper], _dialect(), allow_unresolved=True)
+    mappers = mapper.registry.mappers
+    if all(each.configured for each in mappers):
+        check_mappers(mappers, _dialect(), allow_unresolved=True)
+
+
+def _configured_neighbours(family: list[Mapper[Any]]) -> list[Mapper[Any]]:
+    """The mappers that are related to a class that is declared late, after they were checked."""
+    everyone = family[0].registry.mappers
+    if not all(each.configured for each in everyone):
+        return []  # they will be checked with the rest
+    return [
+        each
+        for each in everyone
+        if each not in family and any(related.mapper in family for related in each.relationships)
+    ]
 
 
 def _refuse_other_key(class_: type[Any], base: type[Any]) -> None:
@@ -269,4 +293,6 @@ _MIXINS: Final = (ShardKeyMixin, ReferenceMixin, GlobalMixin)
 
 for _mixin in _MIXINS:
     event.listen(_mixin, "after_mapper_constructed", _on_mapper_constructed, propagate=True)
-    event.listen(_mixin, "mapper_configured", _on_mapper_configured, propagate=True)
+
+# Of every mapper, since the last one to be configured may be one that says nothing.
+event.listen(Mapper, "mapper_configured", _on_mapper_configured)

@@ -231,7 +231,12 @@ def make_models(*, declared: bool) -> Any:
         balance = mapped_column(Numeric(12, 2), nullable=False)
         parent_id = mapped_column(
             BigInteger,
-            ForeignKey("ledgers.customer_id", deferrable=True, initially="DEFERRED"),
+            ForeignKey(
+                "ledgers.customer_id",
+                deferrable=True,
+                initially="DEFERRED",
+                info={"per_shard": True},
+            ),
         )
 
     if declared:
