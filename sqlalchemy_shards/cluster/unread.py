@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.schema import CreateTable, DropTable
 
-from sqlalchemy_shards.errors import MissingShardKey
+from sqlalchemy_shards.errors import MissingShardKey, UnsupportedStatement
 from sqlalchemy_shards.models.distribution import Global, distribution_of
 from sqlalchemy_shards.plan import Concatenate, FirstCopy
 from sqlalchemy_shards.routing.route import Reason, Route
-from sqlalchemy_shards.routing.settings import sets_something, setting_of
+from sqlalchemy_shards.routing.settings import sets_role, sets_something, setting_of
 
 from .options import named_route
 from .work import Dispatch, Work
@@ -68,12 +68,20 @@ def raw_sql(given: Given, around: Surroundings) -> Dispatch:
 def setting_or_refusal(given: Given, around: Surroundings) -> Dispatch:
     """What is set for the transaction is set on each shard, those that join later included.
 
+    :raises UnsupportedStatement: it sets the role.
     :raises MissingShardKey: it sets nothing of the kind, and names no shard.
     """
     setting = None if given.is_many else setting_of(given.sql, given.parameters)
     if setting is not None:
         whole = unchanged(given, Route(around.territory.shards, Reason.SETTING), writes=False)
         return replace(whole, merge=FirstCopy(), setting=setting)
+    if sets_role(given.sql):
+        raise UnsupportedStatement(
+            "the role cannot be set for a transaction over shards, as the parts that another role "
+            "prepared could not be committed",
+            "connect as the role that is meant, and tell policies who asks with SET LOCAL app.name",
+            statement=given.sql,
+        )
     if sets_something(given.sql):
         raise MissingShardKey(
             "a setting that is not certainly one of the transaction alone names no shard",

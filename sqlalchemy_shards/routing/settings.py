@@ -40,6 +40,11 @@ _COMMA: Final = re.compile(r"\s*,\s*")
 _COMMENT: Final = re.compile(r"--|/\*")
 
 _OF_THE_ROLE: Final = frozenset({"role", "session_authorization"})
+_SETS_ROLE: Final = re.compile(
+    r"^\s*set\s+(?:(?:local|session)\s+)?(?:role|session_authorization|session\s+authorization)\b"
+    r"|\bset_config\s*\(\s*'\s*(?:role|session_authorization)\b",
+    re.I,
+)
 _SETS: Final = re.compile(r"\bset_config\s*\(|^\s*(?:RE)?SET\b", re.I)
 
 
@@ -77,6 +82,11 @@ def setting_of(sql: str, parameters: Any) -> Setting | None:
 def sets_something(sql: str) -> bool:
     """Whether a statement looks as if it set something, for however long."""
     return _SETS.search(sql) is not None
+
+
+def sets_role(sql: str) -> bool:
+    """Whether a statement looks as if it changed the role that statements run as."""
+    return _SETS_ROLE.search(sql) is not None
 
 
 def _set_config(text: str, parameters: Mapping[str, Any]) -> Setting | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sqlalchemy_shards.routing.settings import Setting, sets_something, setting_of
+from sqlalchemy_shards.routing.settings import Setting, sets_role, sets_something, setting_of
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,18 @@ def test_whatever_else_is_none(sql: str) -> None:
 )
 def test_what_looks_like_a_setting_is_told_apart(sql: str, sets: bool) -> None:
     assert sets_something(sql) is sets
+
+
+@pytest.mark.parametrize(
+    ("sql", "sets"),
+    [
+        ("SET LOCAL ROLE reader", True),
+        (" set role = 'reader'", True),
+        ("SET SESSION AUTHORIZATION reader", True),
+        ("SELECT set_config( 'role', 'reader', true)", True),
+        ("UPDATE users SET role = 'reader'", False),
+        ("SET LOCAL app.role = 'reader'", False),
+    ],
+)
+def test_what_looks_like_another_role_is_told_apart(sql: str, sets: bool) -> None:
+    assert sets_role(sql) is sets
