@@ -12,6 +12,9 @@ from sqlalchemy_shards.models.declare import (
     reference_table,
     shard_table,
 )
+from sqlalchemy_shards.models.generated_id import GeneratedId
+from sqlalchemy_shards.models.id_generator import IdGenerator
+from sqlalchemy_shards.models.worker_lease import WorkerLease
 from sqlalchemy_shards.session.query import ShardedQuery
 from sqlalchemy_shards.session.session import ShardedSession
 from sqlalchemy_shards.topology.keyspace import Keyspace
@@ -31,8 +34,10 @@ __all__ = [
     "Cluster",
     "CompositePartitioner",
     "Explanation",
+    "GeneratedId",
     "GlobalMixin",
     "HashPartitioner",
+    "IdGenerator",
     "InDoubtTransaction",
     "Keyspace",
     "ListPartitioner",
@@ -46,6 +51,7 @@ __all__ = [
     "ShardedQuery",
     "ShardedSession",
     "Timeouts",
+    "WorkerLease",
     "create_cluster",
     "global_table",
     "reference_table",

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Column
-    from sqlalchemy.dialects.postgresql import ExcludeConstraint
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
@@ -29,23 +28,6 @@ def core_statement(compiled: SQLCompiler) -> ClauseElement:
     """The Core statement that was compiled: an ORM statement after the ORM has worked on it."""
     statement: Any = getattr(compiled.compile_state, "statement", None)
     return statement if statement is not None else cast("ClauseElement", compiled.statement)
-
-
-def is_refresh(compiled: SQLCompiler) -> bool:
-    """Whether a SELECT loads attributes of one object that the session holds."""
-    options = getattr(compiled.compile_state, "compile_options", None)
-    return bool(getattr(options, "_for_refresh_state", False))
-
-
-def is_loaders(compiled: SQLCompiler) -> bool:
-    """Whether a SELECT was made by the ORM to load attributes of objects that it loaded before."""
-    options = getattr(compiled.compile_state, "compile_options", None)
-    if options is None:
-        return False
-    if is_refresh(compiled) or len(getattr(options, "_current_path", None) or ()) > 0:
-        return True
-    # Attributes of a subclass, by selectin_polymorphic(), which has no path at its top.
-    return any(bind.key == "primary_keys" for bind in compiled.binds.values())
 
 
 class FinalSelect(NamedTuple):
@@ -323,15 +305,3 @@ def translated_statement(context: DefaultExecutionContext, compiled: SQLCompiler
 def distrust_pool(pool: Any, pooled: Any, error: BaseException) -> None:
     """Let a pool check out no connection that it opened before one of them was found dead."""
     pool._invalidate(pooled, error, _checkin=False)
-
-
-# -- tables -----------------------------------------------------------------------------------
-
-
-def exclusion_elements(constraint: ExcludeConstraint) -> list[tuple[Any, str]]:
-    """The expressions that an exclusion constraint compares, each with its operator.
-
-    Its public ``operators`` names the first column of an expression as if it were compared itself.
-    """
-    elements: Any = constraint._render_exprs
-    return [(expression, operator) for expression, _, operator in elements]

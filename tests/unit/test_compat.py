@@ -544,3 +544,44 @@ def test_what_for_update_names_is_read() -> None:
     assert [str(each) for each in _compat.locked_elements(query.with_for_update(of=users))] == [
         "users"
     ]
+
+
+class TestDefaultsOfRows:
+    """A default reads the row that it is asked for."""
+
+    @staticmethod
+    def rows_seen(given: Any) -> list[tuple[str, dict[str, Any]]]:
+        seen: list[tuple[str, dict[str, Any]]] = []
+
+        def note(context: Any) -> int:
+            row = dict(_compat.row_of_default(context))
+            row.pop("number", None)
+            seen.append((_compat.column_of_default(context).name, row))
+            return len(seen)
+
+        table = Table(
+            "t", MetaData(), Column("key", Integer), Column("number", Integer, default=note)
+        )
+        engine = create_engine("sqlite://")
+        with engine.begin() as connection:
+            table.metadata.create_all(connection)
+            if isinstance(given, list):
+                connection.execute(insert(table), given)
+            else:
+                connection.execute(given(table))
+        return seen
+
+    def test_of_each_parameter_set(self) -> None:
+        seen = self.rows_seen([{"key": 5}, {"key": 6}])
+
+        assert seen == [("number", {"key": 5}), ("number", {"key": 6})]
+
+    def test_of_each_row_of_a_values_list(self) -> None:
+        seen = self.rows_seen(lambda table: insert(table).values([{"key": 5}, {"key": 6}]))
+
+        assert seen == [("number", {"key": 5}), ("number", {"key": 6})]
+
+    def test_of_values_in_the_statement(self) -> None:
+        seen = self.rows_seen(lambda table: insert(table).values(key=5))
+
+        assert seen == [("number", {"key": 5})]
