@@ -23,7 +23,7 @@ from sqlalchemy_shards.plan import (
     SumOfCounts,
 )
 
-from .sorting import EXACTLY_ORDERED, INTEGERS, row_key, type_name
+from .sorting import EXACTLY_ORDERED, INTEGERS, TIMESTAMPTZ, moment, row_key, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,11 +92,12 @@ def _aggregate(function: Aggregate, partials: list[Any], type_oid: int) -> Any:
         return sum(known)
     if function is Aggregate.SUM:
         return _sum(known, type_oid) if known else None
-    if type_oid not in EXACTLY_ORDERED:
+    if type_oid not in EXACTLY_ORDERED and type_oid != TIMESTAMPTZ:
         raise _unmergeable(function, type_oid)
     if not known:
         return None
-    return min(known) if function is Aggregate.MIN else max(known)
+    key = moment if type_oid == TIMESTAMPTZ else None
+    return min(known, key=key) if function is Aggregate.MIN else max(known, key=key)
 
 
 def _sum(known: list[Any], type_oid: int) -> Any:

@@ -6,7 +6,9 @@ is listed here only where the driver's values compare as the server's do.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from functools import total_ordering
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -26,7 +28,10 @@ EXACTLY_ORDERED: Final = {
     1114: "timestamp",
     2950: "uuid",
 }
+TIMESTAMPTZ: Final = 1184
 TEXTS: Final = {19: "name", 25: "text", 1043: "character varying"}
+
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
 def row_key(
@@ -39,11 +44,20 @@ def row_key(
     """
     for key in keys:
         _check_type(key, type_oids[key.column])
-    parts = [_part(key) for key in keys]
+    parts = [_part(key, type_oids[key.column]) for key in keys]
     if len(parts) == 1:
         (only,) = parts
         return lambda row: (only(row),)
     return lambda row: tuple(part(row) for part in parts)
+
+
+def moment(value: datetime) -> timedelta:
+    """A timestamp with time zone as PostgreSQL compares it: by the instant.
+
+    Python compares two values of one time zone by the clock on its wall, which in autumn shows an
+    hour twice.
+    """
+    return value - _EPOCH
 
 
 def type_name(type_oid: int) -> str:
@@ -53,7 +67,9 @@ def type_name(type_oid: int) -> str:
 
 
 def _check_type(key: SortKey, type_oid: int) -> None:
-    if type_oid in EXACTLY_ORDERED or (type_oid in TEXTS and key.is_byte_order):
+    if type_oid in EXACTLY_ORDERED or type_oid == TIMESTAMPTZ:
+        return
+    if type_oid in TEXTS and key.is_byte_order:
         return
     if type_oid in TEXTS:
         raise UnsupportedStatement(
@@ -68,22 +84,31 @@ def _check_type(key: SortKey, type_oid: int) -> None:
     )
 
 
-def _part(key: SortKey) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+def _part(key: SortKey, type_oid: int) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     column = key.column
     null = (0,) if key.nulls_first else (2,)
+    value_of = _moment_in(column) if type_oid == TIMESTAMPTZ else itemgetter(column)
     if key.descending:
 
         def descending(row: Sequence[Any]) -> tuple[Any, ...]:
-            value = row[column]
+            value = value_of(row)
             return null if value is None else (1, Descending(value))
 
         return descending
 
     def ascending(row: Sequence[Any]) -> tuple[Any, ...]:
-        value = row[column]
+        value = value_of(row)
         return null if value is None else (1, value)
 
     return ascending
+
+
+def _moment_in(column: int) -> Callable[[Sequence[Any]], timedelta | None]:
+    def value_of(row: Sequence[Any]) -> timedelta | None:
+        value = row[column]
+        return None if value is None else moment(value)
+
+    return value_of
 
 
 @total_ordering

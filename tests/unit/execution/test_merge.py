@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cmp_to_key
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -25,6 +27,7 @@ from sqlalchemy_shards.plan import (
 )
 
 BIGINT, SMALLINT, INTEGER, NUMERIC, TEXT, FLOAT, DATE = 20, 21, 23, 1700, 25, 701, 1082
+TIMESTAMPTZ = 1184
 
 numbers = st.none() | st.integers(-2, 2)
 rows_of_shards = st.lists(st.lists(st.tuples(numbers, numbers), max_size=6), min_size=1, max_size=4)
@@ -117,12 +120,40 @@ def test_text_is_merged_by_code_point_only() -> None:
     assert [value.encode() for (value,) in found] == sorted(v.encode() for (v,) in found)
 
 
-@pytest.mark.parametrize("oid", [TEXT, FLOAT, NUMERIC, 1184, 1186, 3802, 1042, 0])
+@pytest.mark.parametrize("oid", [TEXT, FLOAT, NUMERIC, 1186, 3802, 1042, 0])
 def test_other_types_are_not_ordered_by_python(oid: int) -> None:
     merge = OrderedMerge((SortKey(0, False, False, is_byte_order=False),), 1)
 
     with pytest.raises(UnsupportedStatement):
         list(merged(merge, [[(1,)]], [oid], {}))
+
+
+def autumn_in_berlin(minute: int) -> datetime:
+    """A moment of the night in which clocks go back from three to two o'clock."""
+    start = datetime(2026, 10, 25, 0, 0, tzinfo=timezone.utc)
+    return (start + timedelta(minutes=minute)).astimezone(ZoneInfo("Europe/Berlin"))
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_moments_are_merged_in_the_hour_that_comes_twice(descending: bool) -> None:
+    later, earlier, last = (autumn_in_berlin(minute) for minute in (70, 50, 200))
+    assert later < earlier  # by the clock on the wall
+    rows: list[list[Any]] = [[(later,), (None,)], [(earlier,), (last,)]]
+    if descending:
+        rows = [list(reversed(each)) for each in rows]
+    key = SortKey(0, descending, nulls_first=descending, is_byte_order=False)
+
+    found = [value for (value,) in merged(OrderedMerge((key,), 1), rows, [TIMESTAMPTZ], {})]
+
+    expected = [earlier, later, last, None]
+    assert found == (expected[::-1] if descending else expected)
+
+
+def test_the_first_and_last_moment_of_the_hour_that_comes_twice() -> None:
+    later, earlier = autumn_in_berlin(70), autumn_in_berlin(50)
+
+    assert aggregate(Aggregate.MIN, TIMESTAMPTZ, later, None, earlier) is earlier
+    assert aggregate(Aggregate.MAX, TIMESTAMPTZ, earlier, later) is later
 
 
 def aggregate(function: Aggregate, oid: int, *partials: Any) -> Any:
