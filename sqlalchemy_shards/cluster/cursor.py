@@ -20,7 +20,8 @@ from sqlalchemy_shards.execution.merge import merged, visible_columns
 from sqlalchemy_shards.plan import AggregateRow, FirstCopy
 from sqlalchemy_shards.routing.route import Reason, Route
 
-from .dispatch import dispatch, shard_by_key
+from .by_key import shard_by_key
+from .dispatch import dispatch
 from .work import Dispatch, Given, Work
 
 if TYPE_CHECKING:

@@ -1,0 +1,40 @@
+"""Dispatch of a write of a reference table, which every shard has a copy of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy_shards.errors import RoutingError, UnsupportedStatement
+from sqlalchemy_shards.plan import FirstCopy
+from sqlalchemy_shards.planning.planner import Refusal
+from sqlalchemy_shards.routing.route import Reason, Route
+
+from .work import Dispatch, Work
+
+if TYPE_CHECKING:
+    from .plans import StatementPlan
+    from .work import Given, Surroundings
+
+
+def every_copy(
+    given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
+) -> Dispatch:
+    """A reference table is written on all shards, or on none."""
+    shards = around.territory.shards
+    if named is not None and named.shards != shards:
+        raise RoutingError(
+            f"reference table {plan.sources.target!r} would be written on some shards only",
+            'leave the option away, or use shard="*"',
+            statement=given.sql,
+        )
+    try:
+        plan.prepared(given.context.compiled, around.facts)  # type: ignore[arg-type]
+    except Refusal as refusal:
+        raise UnsupportedStatement(
+            f"reference table {plan.sources.target!r} would not become the same on every shard: "
+            f"{refusal.reason}",
+            refusal.advice or "write plain values",
+            statement=given.sql,
+        ) from None
+    works = [Work(shard, given.sql, given.parameters, given.is_many) for shard in shards]
+    return Dispatch(works, Route(shards, Reason.EVERY_COPY), FirstCopy(), is_ordered=True)

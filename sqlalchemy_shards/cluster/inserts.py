@@ -1,0 +1,117 @@
+"""Dispatch of an INSERT into a sharded table: each row goes to the shard of its key."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.errors import RoutingError, UnsupportedStatement
+from sqlalchemy_shards.plan import SumOfCounts
+from sqlalchemy_shards.routing.route import Reason, Route
+from sqlalchemy_shards.routing.router import route_of, shard_of_row
+
+from .by_key import known_shard
+from .unread import unchanged
+from .values import ExecutionValues
+from .work import Dispatch, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .plans import StatementPlan
+    from .work import Given, Surroundings
+
+
+def insert(
+    given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
+) -> Dispatch:
+    """Rows for a sharded table: each goes to the shard of its key."""
+    sources, context = plan.sources, given.context
+    style = context.execute_style.name
+    first, count = 0, len(context.compiled_parameters)
+    if style == "INSERTMANYVALUES":
+        first, count = _next_batch(given)
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    territory = around.territory
+    for index in range(first, first + count):
+        parameters = context.compiled_parameters[index]
+        shard = plan.inserted_key and known_shard(plan.inserted_key, parameters, territory)
+        if shard is None:
+            values = ExecutionValues(parameters, plan.processors)
+            shard = shard_of_row(sources.inserted, territory.shard_map, values)  # type: ignore[arg-type]
+        rows[shard].append(index)
+    route = Route(territory.in_order(rows), Reason.KEY)
+    _check_insert(given, plan, around, route, named)
+    if route.is_single:
+        return unchanged(given, route)
+    if style == "INSERTMANYVALUES":
+        return _split_batch(given, rows, route)
+    works = [
+        Work(shard, given.sql, [given.parameters[index] for index in rows[shard]], is_many=True)
+        for shard in route.shards
+    ]
+    return Dispatch(works, route, SumOfCounts())
+
+
+def _next_batch(given: Given) -> tuple[int, int]:
+    """Which parameter sets this call of an "insertmanyvalues" execution holds."""
+    context: Any = given.context
+    page_size = context.execution_options.get(
+        "insertmanyvalues_page_size", context.dialect.insertmanyvalues_page_size
+    )
+    done = getattr(context, "shards_rows_done", 0)
+    batch = _compat.insertmanyvalues_batch(context, given.parameters, done, page_size)
+    context.shards_rows_done = done + batch.rows
+    return batch.first, batch.rows
+
+
+def _split_batch(given: Given, rows: Mapping[str, Sequence[int]], route: Route) -> Dispatch:
+    compiled: Any = given.context.compiled
+    if _compat.insertmanyvalues_sorts_by_server_key(compiled):
+        raise UnsupportedStatement(
+            "rows that are returned in the order of keys made by the server cannot be matched to "
+            "their parameters over several shards",
+            "give the primary key a client-side default",
+            statement=given.sql,
+        )
+    works = []
+    for shard in route.shards:
+        sql, parameters = _compat.render_insertmanyvalues(given.context, rows[shard])
+        works.append(Work(shard, sql, parameters))
+    return Dispatch(works, route, SumOfCounts())
+
+
+def _check_insert(
+    given: Given,
+    plan: StatementPlan,
+    around: Surroundings,
+    route: Route,
+    named: Route | None,
+) -> None:
+    """Rows must not land beside their shard, nor be computed from rows of another."""
+    sources = plan.sources
+    if named is not None and not set(route.shards) <= set(named.shards):
+        raise RoutingError(
+            f"a row for table {sources.target!r} belongs to shard {route.shards[0]!r}, and the "
+            f"execution option names {', '.join(map(repr, named.shards))}",
+            "leave the option away: inserted rows go where their shard key says",
+            shard=route.shards[0],
+            statement=given.sql,
+        )
+    if sources.unreadable is not None:
+        raise UnsupportedStatement(
+            f"it cannot be told what the INSERT reads: {sources.unreadable}",
+            "insert plain values",
+            statement=given.sql,
+        )
+    if sources.roots or sources.reads_global:
+        values = ExecutionValues(given.context.compiled_parameters[0], plan.processors)
+        read = route_of(sources, around.territory, values)
+        is_one_row = len(given.context.compiled_parameters) == 1
+        if not is_one_row or not read.is_single or read.shards != route.shards:
+            raise UnsupportedStatement(
+                f"the INSERT into {sources.target!r} reads tables of other shards than its row's",
+                "read first, and insert plain values",
+                statement=given.sql,
+            )

@@ -1,0 +1,50 @@
+"""Dispatch of an UPDATE or DELETE with many parameter sets: each goes where its values say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from sqlalchemy_shards.plan import SumOfCounts
+from sqlalchemy_shards.planning.planner import Refusal
+from sqlalchemy_shards.routing.route import Reason, Route
+
+from .by_key import known_shard
+from .one_set import routed, unsupported
+from .unread import unchanged
+from .values import ExecutionValues
+from .work import Dispatch, Work
+
+if TYPE_CHECKING:
+    from .plans import StatementPlan
+    from .work import Given, Surroundings
+
+
+def many_sets(
+    given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
+) -> Dispatch:
+    """UPDATE or DELETE with many parameter sets: each goes where its values say."""
+    if named is not None and named.is_single:
+        return unchanged(given, named)
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    key = plan.simple_key if named is None else None
+    territory = around.territory
+    for index, parameters in enumerate(given.context.compiled_parameters):
+        known = None if key is None else known_shard(key, parameters, territory)
+        if known is not None:
+            rows[known].append(index)
+            continue
+        values = ExecutionValues(parameters, plan.processors)
+        for shard in (named or routed(given, plan, around, values)).shards:
+            rows[shard].append(index)
+    route = Route(territory.in_order(rows), Reason.KEY)
+    if not route.is_single:
+        try:
+            plan.prepared(given.context.compiled, around.facts)  # type: ignore[arg-type]
+        except Refusal as refusal:
+            raise unsupported(refusal, given.sql, route.reason) from None
+    works = [
+        Work(shard, given.sql, [given.parameters[index] for index in rows[shard]], is_many=True)
+        for shard in route.shards
+    ]
+    return Dispatch(works, route, None if route.is_single else SumOfCounts())

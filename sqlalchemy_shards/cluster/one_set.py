@@ -1,0 +1,122 @@
+"""Dispatch of a statement with one parameter set: where it goes, and what each shard runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.errors import ScatterNotAllowed, UnsupportedStatement
+from sqlalchemy_shards.planning.planner import Refusal
+from sqlalchemy_shards.routing.route import Reason, Route
+from sqlalchemy_shards.routing.router import route_of
+
+from .options import allows_scatter
+from .unread import unchanged
+from .values import ExecutionValues
+from .work import Dispatch, Work
+
+if TYPE_CHECKING:
+    from sqlalchemy_shards.routing.sources import ShardedSource
+
+    from .plans import StatementPlan
+    from .work import Given, Surroundings
+
+
+def routed(
+    given: Given, plan: StatementPlan, around: Surroundings, values: ExecutionValues
+) -> Route:
+    """Route one parameter set, and refuse what would go too far."""
+    sources = plan.sources
+    if sources.unreadable is not None:
+        raise UnsupportedStatement(
+            f"it cannot be told where the statement belongs: {sources.unreadable}",
+            'say where it runs with execution_options(shard="...") or shard_key=(Model, key)',
+            statement=given.sql,
+        )
+
+    def locate(source: ShardedSource) -> tuple[Any, ...] | None:
+        if around.locator is None or source.primary_key is None:
+            return None
+        primary_key = tuple(values.parameters.get(each.name) for each in source.primary_key)
+        return around.locator.key_of(source.table, primary_key)
+
+    if sources.locks_copies and sources.roots:
+        raise UnsupportedStatement(
+            "FOR UPDATE would lock the rows of a reference table on one shard only",
+            "lock the sharded table alone: with_for_update(of=Model)",
+            statement=given.sql,
+        )
+    route = route_of(sources, around.territory, values, enlisted=around.enlisted, locator=locate)
+    # An obstacle is refused with its own reason, whatever scatter says.
+    is_possible = sources.obstacle is None
+    if not route.is_single and route.reason is Reason.UNKNOWN_KEY and is_possible:
+        _check_scatter(given, plan, around)
+    return route
+
+
+def _check_scatter(given: Given, plan: StatementPlan, around: Surroundings) -> None:
+    sources, options = plan.sources, given.context.execution_options
+    names_one_row = any(root.primary_key is not None for root in sources.roots)
+    if sources.kind.is_write:
+        if names_one_row or options.get("scatter") == "allow":
+            return
+        raise ScatterNotAllowed(
+            f"the {sources.kind.name} of table {sources.target!r} does not say which shard key it "
+            "concerns, so that it would write on every shard",
+            'add the shard key to its WHERE clause, or say so with execution_options(shard="*")',
+            statement=given.sql,
+        )
+    if not names_one_row and not allows_scatter(options, around.scatter):
+        raise ScatterNotAllowed(
+            f"the statement does not say which shard key of {sources.tables[0]!r} it concerns, "
+            "and scatter is refused",
+            "add the shard key to its WHERE clause, or allow it with execution_options("
+            'scatter="allow")',
+            statement=given.sql,
+        )
+
+
+def context_values(given: Given, plan: StatementPlan) -> ExecutionValues:
+    """The values of a single execution."""
+    return ExecutionValues(_compat.raw_parameters(given.context), plan.processors)
+
+
+def with_one_copy(named: Route, plan: StatementPlan) -> Route:
+    """Of the shards that an option names, one where only copies of reference tables are read."""
+    sources = plan.sources
+    if sources.roots or sources.reads_global or not sources.reads_reference:
+        return named
+    return Route(named.shards[:1], named.reason)
+
+
+def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Route) -> Dispatch:
+    """Decide what each shard of a route runs, and how the answers become one."""
+    sources = plan.sources
+    writes = None if sources.kind.is_write or not plan.is_plain_read else False
+    if route.is_single:
+        return unchanged(given, route, writes=writes)
+    compiled: Any = given.context.compiled
+    try:
+        prepared = plan.prepared(compiled, around.facts)
+    except Refusal as refusal:
+        raise unsupported(refusal, given.sql, route.reason) from None
+    merge = prepared.scatter.merge
+    if prepared.rewritten is None:
+        works = [Work(shard, given.sql, given.parameters) for shard in route.shards]
+        return Dispatch(works, route, merge, writes=writes)
+    values = _compat.raw_parameters(given.context)
+    sql, parameters = prepared.rewritten.render(given.context, values)
+    works = [Work(shard, sql, parameters) for shard in route.shards]
+    return Dispatch(works, route, merge, values, writes)
+
+
+def unsupported(refusal: Refusal, sql: str, reason: Reason) -> UnsupportedStatement:
+    """The error for a plan's refusal; ``reason`` is why the statement goes to several shards."""
+    advice = "add the shard key to its WHERE clause"
+    if reason is Reason.KEY:
+        advice = "ask for one shard key at a time, as those given lie on several shards"
+    return UnsupportedStatement(
+        f"several shards cannot answer this statement as one PostgreSQL would: {refusal.reason}",
+        refusal.advice or f'{advice}, or name one shard with execution_options(shard="...")',
+        statement=sql,
+    )
