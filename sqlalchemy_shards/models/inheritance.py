@@ -4,7 +4,8 @@
 - Joined inheritance: the child's table spreads like its base's. A sharded one is sharded by its own
   columns that the inherit condition equates with the base's shard key, so that both rows of an
   object have one key and lie on one shard.
-- Concrete inheritance: the child has its own table and declares it itself.
+- Concrete inheritance: the child has its own table and declares it itself. An `AbstractConcreteBase`
+  has no table, and hands its declaration down.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BinaryExpression, BooleanClauseList, Column, Table
+from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.sql import operators
 
 from sqlalchemy_shards.errors import ConfigurationError
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 def parent_of(mapper: Mapper[Any]) -> Mapper[Any] | None:
     """The mapper whose distribution ``mapper`` has, or None where it must declare its own."""
     return None if mapper.concrete else mapper.inherits
+
+
+def is_union_of_children(mapper: Mapper[Any]) -> bool:
+    """Whether ``mapper`` is that of an `AbstractConcreteBase`: it reads its children's tables."""
+    return issubclass(mapper.class_, AbstractConcreteBase) and not isinstance(
+        mapper.local_table, Table
+    )
 
 
 def table_of(mapper: Mapper[Any]) -> Table:
