@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Column
+    from sqlalchemy.dialects.postgresql import ExcludeConstraint
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
@@ -30,11 +31,30 @@ def core_statement(compiled: SQLCompiler) -> ClauseElement:
     return statement if statement is not None else cast("ClauseElement", compiled.statement)
 
 
+def is_refresh(compiled: SQLCompiler) -> bool:
+    """Whether a SELECT loads attributes of one object that the session holds."""
+    options = getattr(compiled.compile_state, "compile_options", None)
+    return bool(getattr(options, "_for_refresh_state", False))
+
+
+def is_loaders(compiled: SQLCompiler) -> bool:
+    """Whether a SELECT was made by the ORM to load attributes of objects that it loaded before."""
+    options = getattr(compiled.compile_state, "compile_options", None)
+    if options is None:
+        return False
+    if is_refresh(compiled) or len(getattr(options, "_current_path", None) or ()) > 0:
+        return True
+    # Attributes of a subclass, by selectin_polymorphic(), which has no path at its top.
+    return any(bind.key == "primary_keys" for bind in compiled.binds.values())
+
+
 class FinalSelect(NamedTuple):
     """A SELECT as the compiler renders it, with the FROM list after correlation."""
 
     select: Select[Any]
     froms: Sequence[FromClause]
+    labels: Mapping[str, ColumnElement[Any]]
+    """The labelled columns, which ORDER BY and GROUP BY may name instead of repeating them."""
 
 
 def final_select(
@@ -61,7 +81,21 @@ def final_select(
             explicit_correlate_froms=enclosing, implicit_correlate_froms=directly_enclosing
         )
     statement = getattr(state, "statement", None)
-    return FinalSelect(statement if isinstance(statement, Select) else select, froms)
+    final = statement if isinstance(statement, Select) else select
+    return FinalSelect(final, froms, state._label_resolve_dict[2])
+
+
+def is_written_as_label(expression: Any, labels: Mapping[str, ColumnElement[Any]]) -> bool:
+    """Whether an element of ORDER BY or GROUP BY is rendered as the name of a column.
+
+    :param labels: those of the `FinalSelect`.
+    """
+    if getattr(expression, "__visit_name__", None) != "label_reference":
+        return False
+    label = expression.element._order_by_label_element
+    return (
+        label is not None and label.name in labels and label.shares_lineage(labels[label.name])
+    )
 
 
 class SelectShape(NamedTuple):
@@ -305,3 +339,15 @@ def translated_statement(context: DefaultExecutionContext, compiled: SQLCompiler
 def distrust_pool(pool: Any, pooled: Any, error: BaseException) -> None:
     """Let a pool check out no connection that it opened before one of them was found dead."""
     pool._invalidate(pooled, error, _checkin=False)
+
+
+# -- tables -----------------------------------------------------------------------------------
+
+
+def exclusion_elements(constraint: ExcludeConstraint) -> list[tuple[Any, str]]:
+    """The expressions that an exclusion constraint compares, each with its operator.
+
+    Its public ``operators`` names the first column of an expression as if it were compared itself.
+    """
+    elements: Any = constraint._render_exprs
+    return [(expression, operator) for expression, _, operator in elements]
