@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import ARRAY
+
 from sqlalchemy_shards.models.key_types import NotOfFamily
 from sqlalchemy_shards.routing.conditions import UnknownValue, UnusableValue
 
@@ -44,8 +46,20 @@ class ExecutionValues:
         stored = (self._stored(parameter, value) for value in values)
         return [value for value in stored if value is not None]
 
+    def rows(self, parameters: Sequence[Parameter]) -> Sequence[tuple[Any, ...]]:
+        """The items of an expanding parameter's rows, None for NULL. Raises `UnusableValue`."""
+        rows = self.parameters.get(parameters[0].name)
+        if not isinstance(rows, (list, tuple, set, frozenset)):
+            raise UnusableValue(type(rows).__name__)
+        try:
+            return [
+                tuple(self._stored(each, row[each.item]) for each in parameters) for row in rows
+            ]
+        except (TypeError, LookupError):
+            raise UnusableValue("row") from None
+
     def _stored(self, parameter: Parameter, value: Any) -> Any:
-        processor = self.processors.get(parameter.name)
+        processor = self.processors.get(parameter.slot)
         if processor is not None:
             value = processor(value)
         if value is None:
@@ -65,7 +79,15 @@ def processors_of(
         bind = compiled.binds.get(parameter.name) if parameter is not None else None
         if parameter is None or bind is None:
             continue
-        processor = bind.type.dialect_impl(compiled.dialect).bind_processor(compiled.dialect)
+        type_ = _type_of_values(bind.type, parameter)
+        processor = type_.dialect_impl(compiled.dialect).bind_processor(compiled.dialect)
         if processor is not None:
-            found[parameter.name] = processor
+            found[parameter.slot] = processor
     return found
+
+
+def _type_of_values(type_: Any, parameter: Parameter) -> Any:
+    """The type of the values that a parameter holds: of an array, its items."""
+    if parameter.item is not None:
+        return type_.types[parameter.item]
+    return type_.item_type if isinstance(type_, ARRAY) else type_

@@ -1,47 +1,73 @@
 """What a WHERE clause says about the shard key of one table: a small algebra, and its evaluation.
 
 A condition holds parameter names, never values. Evaluating it with the values of one execution
-gives the *bindings* that matching rows can have: a set of tuples, one item per part of the key,
-`UNBOUND` where a part may have any value; or None, which means: any row may match.
+gives the *regions* in which the keys of matching rows can lie (`topology.key_regions`); or None,
+which means: any row may match.
 
-Invariant: a row whose key is in none of the bindings does not match. The set may be too large,
-never too small, so every operation here may drop a condition of an AND and none of an OR.
+Invariant: a row whose key is in none of the regions does not match. They may hold too much, never
+too little, so every operation here may drop a condition of an AND and none of an OR.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import zip_longest
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sqlalchemy_shards.models.key_types import KeyFamily
+from sqlalchemy_shards.topology.generated_id import bucket_of_id
+from sqlalchemy_shards.topology.key_regions import UNBOUND, InBucket, Interval, overlap
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import TypeAlias
 
     from sqlalchemy_shards.models.key_types import KeyType
+    from sqlalchemy_shards.topology.key_regions import Region
 
-BINDINGS_MAX: Final = 10_000
-"""More combinations than these are not built for a composite key: one side is dropped."""
+REGIONS_MAX: Final = 10_000
+"""More combinations than these are not built for an AND: one side is dropped."""
 
-
-class _Unbound(enum.Enum):
-    UNBOUND = "unbound"
-
-    def __repr__(self) -> str:
-        return "UNBOUND"
-
-
-UNBOUND: Final = _Unbound.UNBOUND
-
-Bindings: TypeAlias = "set[tuple[Any, ...]] | None"
+Regions: TypeAlias = "set[Region] | None"
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A bind parameter that a key column is compared with, or set to."""
+    """A bind parameter that a key column is compared with, or set to.
+
+    :param compared_as: the column's family, where the parameter is of another one whose values
+        are exactly values of the column's, or of no row.
+    :param item: which item of the parameter's rows it is, where the parameter is a list of rows.
+    """
 
     name: str
     key_type: KeyType
+    compared_as: KeyFamily | None = None
+    item: int | None = None
+
+    @property
+    def slot(self) -> str:
+        """The name of the bind parameter, or of the item of its rows."""
+        return self.name if self.item is None else f"{self.name}.{self.item}"
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value that stands in the SQL itself."""
+
+    value: Any
+
+
+class Relation(enum.Enum):
+    """How a part of the key compares with a parameter."""
+
+    BELOW = "<"
+    AT_MOST = "<="
+    AT_LEAST = ">="
+    ABOVE = ">"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +76,16 @@ class Anywhere:
 
 
 @dataclass(frozen=True, slots=True)
+class Nowhere:
+    """No row matches."""
+
+
+@dataclass(frozen=True, slots=True)
 class PartEquals:
     """The key's part number ``part`` equals the parameter."""
 
     part: int
-    parameter: Parameter
+    parameter: Parameter | Constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +94,38 @@ class PartIn:
 
     part: int
     parameter: Parameter
+
+
+@dataclass(frozen=True, slots=True)
+class PartCompares:
+    """The key's part number ``part`` is on one side of the parameter.
+
+    :param is_whole: the part is a whole number.
+    """
+
+    part: int
+    relation: Relation
+    parameter: Parameter
+    is_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PartsIn:
+    """Several parts of the key together are one of the rows of a parameter.
+
+    :param parameters: for each of the parts, its item of the rows.
+    """
+
+    parts: tuple[int, ...]
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IdIn:
+    """A generated id, which carries the bucket of its row's key, is (one of) the parameter's."""
+
+    parameter: Parameter
+    is_list: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +142,12 @@ class AnyOf:
     conditions: tuple[KeyCondition, ...]
 
 
-KeyCondition: TypeAlias = "Anywhere | PartEquals | PartIn | AllOf | AnyOf"
+KeyCondition: TypeAlias = (
+    "Anywhere | Nowhere | PartEquals | PartIn | PartCompares | PartsIn | IdIn | AllOf | AnyOf"
+)
 
 ANYWHERE: Final = Anywhere()
+NOWHERE: Final = Nowhere()
 
 
 class UnusableValue(Exception):
@@ -104,8 +170,11 @@ class ValueReader(Protocol):
     def many(self, parameter: Parameter) -> Sequence[Any]:
         """The values of an expanding parameter, without NULLs. Raises `UnusableValue`."""
 
+    def rows(self, parameters: Sequence[Parameter]) -> Sequence[tuple[Any, ...]]:
+        """The items of an expanding parameter's rows, None for NULL. Raises `UnusableValue`."""
 
-def all_of(conditions: Sequence[KeyCondition]) -> KeyCondition:
+
+def all_of(conditions: Iterable[KeyCondition]) -> KeyCondition:
     """AND, with what says nothing left out."""
     flat: list[KeyCondition] = []
     for condition in conditions:
@@ -113,6 +182,8 @@ def all_of(conditions: Sequence[KeyCondition]) -> KeyCondition:
     known = tuple(dict.fromkeys(c for c in flat if not isinstance(c, Anywhere)))
     if not known:
         return ANYWHERE
+    if NOWHERE in known:
+        return NOWHERE
     return known[0] if len(known) == 1 else AllOf(known)
 
 
@@ -120,71 +191,159 @@ def any_of(conditions: Sequence[KeyCondition]) -> KeyCondition:
     """OR, which says nothing as soon as one of its conditions says nothing."""
     if not conditions or any(isinstance(condition, Anywhere) for condition in conditions):
         return ANYWHERE
-    return conditions[0] if len(conditions) == 1 else AnyOf(tuple(conditions))
+    possible = tuple(dict.fromkeys(c for c in conditions if not isinstance(c, Nowhere)))
+    if not possible:
+        return NOWHERE
+    return possible[0] if len(possible) == 1 else AnyOf(possible)
 
 
-def bindings(condition: KeyCondition, width: int, values: ValueReader) -> Bindings:
-    """The keys that matching rows can have.
+def parameters_of(condition: KeyCondition) -> Iterable[Parameter]:
+    """Every parameter that a condition reads."""
+    if isinstance(condition, (AllOf, AnyOf)):
+        for each in condition.conditions:
+            yield from parameters_of(each)
+    elif isinstance(condition, PartsIn):
+        yield from condition.parameters
+    elif isinstance(condition, (PartEquals, PartIn, PartCompares, IdIn)) and isinstance(
+        condition.parameter, Parameter
+    ):
+        yield condition.parameter
+
+
+def regions(condition: KeyCondition, width: int, values: ValueReader) -> Regions:
+    """Where the keys of matching rows can lie.
 
     :param width: how many parts the key has.
     """
+    if isinstance(condition, AllOf):
+        found: Regions = None
+        for each in condition.conditions:
+            found = _both(found, regions(each, width, values))
+        return found
+    if isinstance(condition, AnyOf):
+        union: set[Region] = set()
+        for each in condition.conditions:
+            if (part_of_union := regions(each, width, values)) is None:
+                return None
+            union |= part_of_union
+        return union
+    try:
+        return _regions_of_leaf(condition, width, values)
+    except UnusableValue:
+        return None
+
+
+def _regions_of_leaf(condition: KeyCondition, width: int, values: ValueReader) -> Regions:
     match condition:
-        case PartEquals(part, parameter):
-            try:
-                value = values.one(parameter)
-            except UnusableValue:
-                return None
-            return set() if value is None else {_binding(part, value, width)}
+        case PartEquals(part, Constant(value)):
+            return {_region(part, value, width)}
+        case PartEquals(part, Parameter() as parameter):
+            value = _converted(parameter, values.one(parameter))
+            return set() if value is None else {_region(part, value, width)}
         case PartIn(part, parameter):
-            try:
-                return {_binding(part, value, width) for value in values.many(parameter)}
-            except UnusableValue:
-                return None
-        case AllOf(conditions):
-            found: Bindings = None
-            for each in conditions:
-                found = _both(found, bindings(each, width, values))
-            return found
-        case AnyOf(conditions):
-            union: set[tuple[Any, ...]] = set()
-            for each in conditions:
-                if (part_of_union := bindings(each, width, values)) is None:
-                    return None
-                union |= part_of_union
-            return union
+            listed = (_converted(parameter, value) for value in values.many(parameter))
+            return {_region(part, value, width) for value in listed if value is not None}
+        case PartCompares(part, relation, parameter, is_whole):
+            value = values.one(parameter)
+            if value is None:
+                return set()
+            if parameter.compared_as is KeyFamily.NUMERIC:
+                value = Decimal(value)
+            return {_region(part, _interval(relation, value, is_whole), width)}
+        case PartsIn():
+            return _regions_of_rows(condition, width, values)
+        case IdIn():
+            return _regions_of_ids(condition, width, values)
+        case Nowhere():
+            return set()
         case _:
             return None
 
 
-def _binding(part: int, value: object, width: int) -> tuple[Any, ...]:
+def _region(part: int, value: object, width: int) -> Region:
     if width == 1:
         return (value,)
     return tuple(value if i == part else UNBOUND for i in range(width))
 
 
-def _both(left: Bindings, right: Bindings) -> Bindings:
+def _regions_of_rows(condition: PartsIn, width: int, values: ValueReader) -> Regions:
+    found: set[Region] = set()
+    for row in values.rows(condition.parameters):
+        items = [_converted(*each) for each in zip(condition.parameters, row, strict=True)]
+        if None in items:
+            continue
+        region: Region | None = (UNBOUND,) * width
+        for part, value in zip(condition.parts, items, strict=True):
+            region = region and _merged(region, _region(part, value, width))
+        if region is not None:
+            found.add(region)
+    return found
+
+
+def _regions_of_ids(condition: IdIn, width: int, values: ValueReader) -> Regions:
+    if condition.is_list:
+        ids = values.many(condition.parameter)
+    else:
+        value = values.one(condition.parameter)
+        ids = [] if value is None else [value]
+    buckets = {bucket_of_id(each) for each in ids}
+    if None in buckets:
+        return None  # it was not generated, so that its row may lie anywhere
+    return {(*(UNBOUND,) * width, InBucket(bucket)) for bucket in buckets if bucket is not None}
+
+
+def _converted(parameter: Parameter, value: Any) -> Any:
+    """A value as one of the column's family; None: no row has it, or it is NULL."""
+    if parameter.compared_as is None or value is None:
+        return value
+    if parameter.compared_as is KeyFamily.NUMERIC:
+        return Decimal(value)
+    whole = int(value)
+    return whole if whole == value else None
+
+
+def _interval(relation: Relation, value: Any, is_whole: bool) -> Interval:
+    # In whole numbers "above 99" is "from 100", which may be another bucket.
+    if relation is Relation.AT_LEAST:
+        return Interval(low=ceil(value) if is_whole else value)
+    if relation is Relation.AT_MOST:
+        return Interval(high=floor(value) if is_whole else value)
+    if relation is Relation.ABOVE:
+        return Interval(floor(value) + 1) if is_whole else Interval(value, is_open_below=True)
+    if is_whole:
+        return Interval(high=ceil(value) - 1)
+    return Interval(high=value, is_open_above=True)
+
+
+def _both(left: Regions, right: Regions) -> Regions:
     if left is None:
         return right
     if right is None:
         return left
     if not left or not right:
         return set()
-    if len(next(iter(left))) == 1:
-        return left & right
-    if len(left) * len(right) > BINDINGS_MAX:
-        return min(left, right, key=len)
+    if len(left) * len(right) > REGIONS_MAX:
+        return left & right if _are_keys(left, right) else min(left, right, key=len)
     return {
         merged for one in left for other in right if (merged := _merged(one, other)) is not None
     }
 
 
-def _merged(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _are_keys(*sets: set[Region]) -> bool:
+    """Whether there are single keys in sets of regions, and nothing else."""
+    return all(
+        part is not UNBOUND and not isinstance(part, (Interval, InBucket))
+        for each in sets
+        for region in each
+        for part in region
+    )
+
+
+def _merged(one: Region, other: Region) -> Region | None:
     parts = []
-    for left, right in zip(one, other, strict=True):
-        if left is UNBOUND:
-            parts.append(right)
-        elif right is UNBOUND or left == right:
-            parts.append(left)
-        else:
+    for left, right in zip_longest(one, other, fillvalue=UNBOUND):
+        part = overlap(left, right)
+        if part is None:
             return None
+        parts.append(part)
     return tuple(parts)

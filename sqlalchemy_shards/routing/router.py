@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy_shards.errors import MissingShardKey, RoutingError, UnknownShard
+from sqlalchemy_shards.topology.key_regions import UNBOUND, InBucket, Interval
 
-from .conditions import UNBOUND, UnknownValue, UnusableValue, bindings
+from .conditions import UnknownValue, UnusableValue, regions
 from .route import Reason, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from sqlalchemy_shards.topology.key_regions import Region
     from sqlalchemy_shards.topology.shard_map import ShardMap
 
-    from .conditions import Bindings, ValueReader
+    from .conditions import Regions, ValueReader
     from .sources import InsertedKey, ShardedSource, StatementSources
 
 NOWHERE: Final[frozenset[str]] = frozenset()
@@ -75,29 +77,29 @@ def route_of(
     *,
     enlisted: Collection[str] = (),
     locator: Callable[[ShardedSource], tuple[Any, ...] | None] | None = None,
+    may_be_empty: bool = False,
 ) -> Route:
     """Route a SELECT, UPDATE or DELETE, or an INSERT into a reference or global table.
 
     :param enlisted: shards whose connections take part in the transaction already.
     :param locator: key of the object that a source's primary key names, None: not known.
+    :param may_be_empty: let the route name no shard where none can hold a matching row; else one
+        shard is asked all the same.
     """
     if sources.writes_reference:
         return Route(territory.shards, Reason.EVERY_COPY)
     if not sources.roots:
         return _unsharded_route(sources, territory, enlisted)
     found = [_shards_of(source, territory, values, locator) for source in sources.roots]
-    reasons = [reason for _, reason in found]
-    constrained = [shards for shards, _ in found if shards]
+    union = frozenset().union(*(shards for shards, _ in found))
     if sources.reads_global or sources.writes_global:
-        constrained.append(frozenset((territory.global_shard,)))
-    if not constrained:
-        return Route((_any_of(territory.shards, territory, enlisted),), Reason.NO_MATCH)
-    if all(len(shards) == 1 for shards in constrained):
-        union = frozenset().union(*constrained)
-        return Route(territory.in_order(union), reasons[0])
-    union = frozenset().union(*constrained)
-    reason = Reason.UNKNOWN_KEY if Reason.UNKNOWN_KEY in reasons else reasons[0]
-    return Route(territory.in_order(union), reason)
+        union |= {territory.global_shard}
+    if not union:
+        spare = _any_of(territory.shards, territory, enlisted)
+        route = Route((), Reason.NO_MATCH, spare)
+        return route if may_be_empty else route.asked()
+    reasons = [reason for shards, reason in found if shards] or [Reason.NO_MATCH]
+    return Route(territory.in_order(union), max(reasons, key=_VAGUENESS.index))
 
 
 def _unsharded_route(
@@ -118,6 +120,18 @@ def _any_of(shards: Sequence[str], territory: Territory, enlisted: Collection[st
     return next((name for name in shards if name in enlisted), territory.global_shard)
 
 
+_VAGUENESS: Final = (
+    Reason.NO_MATCH,
+    Reason.LOCATOR,
+    Reason.KEY,
+    Reason.BUCKET,
+    Reason.RANGE,
+    Reason.PART,
+    Reason.UNKNOWN_KEY,
+)
+"""Of several reasons, the last one here is told."""
+
+
 def _shards_of(
     source: ShardedSource,
     territory: Territory,
@@ -125,11 +139,11 @@ def _shards_of(
     locator: Callable[[ShardedSource], tuple[Any, ...] | None] | None,
 ) -> tuple[frozenset[str], Reason]:
     shard_map = territory.shard_map
-    shards = shards_of_bindings(
-        source.keyspace, bindings(source.condition, source.width, values), shard_map
+    known = shards_of_regions(
+        source.keyspace, regions(source.condition, source.width, values), shard_map
     )
-    if shards is not None:
-        return shards, Reason.KEY
+    if known is not None and known[1] in (Reason.KEY, Reason.BUCKET):
+        return known
     if locator is not None and source.primary_key is not None:
         key = locator(source)
         if key is not None:
@@ -137,26 +151,44 @@ def _shards_of(
                 return frozenset((shard_map.shard_for(source.keyspace, key),)), Reason.LOCATOR
             except RoutingError:
                 pass
-    return frozenset(shard_map.shards_of(source.keyspace)), Reason.UNKNOWN_KEY
+    everywhere = frozenset(shard_map.shards_of(source.keyspace))
+    if known is None or known[0] == everywhere:
+        return everywhere, Reason.UNKNOWN_KEY
+    return known
 
 
-def shards_of_bindings(
-    keyspace: str, found: Bindings, shard_map: ShardMap
-) -> frozenset[str] | None:
-    """The shards that hold keys; None: it cannot be told."""
+def shards_of_regions(
+    keyspace: str, found: Regions, shard_map: ShardMap
+) -> tuple[frozenset[str], Reason] | None:
+    """The shards that can hold keys of regions, and what tells it; None: it cannot be told."""
     if found is None:
         return None
-    shards = set()
-    for key in found:
-        if UNBOUND in key:
+    shards: set[str] = set()
+    reason = Reason.KEY
+    for each in found:
+        has_bucket = type(each[-1]) is InBucket
+        vague = _vagueness(each[:-1] if has_bucket else each)
+        if vague is None:
+            try:
+                shards.add(shard_map.shard_for(keyspace, each[:-1] if has_bucket else each))
+            except UnknownShard:
+                continue  # no shard holds such a key, so no row has it
+            except RoutingError:
+                return None
+            continue
+        within = shard_map.shards_within(keyspace, each)
+        if within is None:
             return None
-        try:
-            shards.add(shard_map.shard_for(keyspace, key))
-        except UnknownShard:
-            continue  # no shard holds such a key, so no row has it
-        except RoutingError:
-            return None
-    return frozenset(shards)
+        shards |= within
+        reason = max(reason, Reason.BUCKET if has_bucket else vague, key=_VAGUENESS.index)
+    return frozenset(shards), reason
+
+
+def _vagueness(region: Region) -> Reason | None:
+    """What a region says of its keys; None: it is one key."""
+    if any(type(part) is Interval for part in region):
+        return Reason.RANGE
+    return Reason.PART if UNBOUND in region else None
 
 
 def shard_of_row(inserted: InsertedKey, shard_map: ShardMap, values: ValueReader) -> str:

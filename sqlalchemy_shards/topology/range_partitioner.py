@@ -68,6 +68,16 @@ class RangePartitioner:
         """How many buckets there are: one more than bounds."""
         return len(self.bounds) + 1
 
+    @property
+    def kind(self) -> Kind:
+        """What kind of values it is for."""
+        return self._kind
+
+    @property
+    def bounds_in_order(self) -> tuple[Any, ...]:
+        """The bounds in the shape in which values are compared, as `comparable` makes it."""
+        return self._comparable
+
     def bucket_of(self, key: tuple[Any, ...]) -> int:
         """Return the bucket of a key of one part; see `Partitioner.bucket_of`."""
         if self.transform is not None:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy_shards.errors import ConfigurationError, RoutingError, UnknownShard
 from sqlalchemy_shards.topology.canonical import identity_bytes
 from sqlalchemy_shards.topology.generated_id import bucket_of_id
+from sqlalchemy_shards.topology.key_regions import InBucket, buckets_within, is_in
 from sqlalchemy_shards.topology.names import name_fault
 from sqlalchemy_shards.topology.placement import bucket_runs, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from sqlalchemy_shards.topology.key_regions import Region
     from sqlalchemy_shards.topology.keyspace import Keyspace
     from sqlalchemy_shards.topology.partitioners import Partitioner
 
@@ -100,13 +102,31 @@ class KeyspaceMap:
             return self.placement[bucket]
         raise self._no_bucket(bucket)
 
+    def shards_within(self, region: Region) -> frozenset[str] | None:
+        """Return the shards that may hold rows with keys of a region, or None: any of them.
+
+        That is the shards of the buckets that its keys can have, and of each pinned key in it.
+        """
+        last = region[-1]
+        if type(last) is InBucket:
+            return self._shards_of_bucket(last.bucket)
+        runs = buckets_within(self.partitioner, region)
+        if runs is None:
+            return None
+        found = {shard for run in runs for shard in self.placement[run.start : run.stop]}
+        found.update(shard for key, shard in self.pins.items() if _may_be_in(key, region))
+        return frozenset(found)
+
     def shards_of_id(self, value: int) -> frozenset[str] | None:
         """Return the shards that may hold the row with a generated id, or None: any of them.
 
         That is the shard of the bucket that the id carries, and of each pinned key in that bucket.
         """
         bucket = bucket_of_id(value)
-        if bucket is None or bucket >= len(self.placement):
+        return None if bucket is None else self._shards_of_bucket(bucket)
+
+    def _shards_of_bucket(self, bucket: int) -> frozenset[str] | None:
+        if bucket >= len(self.placement):
             return None
         return frozenset((self.placement[bucket],)) | self._beside.get(bucket, frozenset())
 
@@ -214,6 +234,16 @@ class ShardMap:
             raise self._no_keyspace(keyspace)
         return found.shards_of_id(value)
 
+    def shards_within(self, keyspace: str, region: Region) -> frozenset[str] | None:
+        """Return the shards that may hold rows with keys of a region, or None: any of them.
+
+        :raises ConfigurationError: if there is no such keyspace.
+        """
+        found = self._maps.get(keyspace)
+        if found is None:
+            raise self._no_keyspace(keyspace)
+        return found.shards_within(region)
+
     def shards_of(self, keyspace: str) -> tuple[str, ...]:
         """Return the shards that hold buckets or pins of a keyspace, in the cluster's order.
 
@@ -287,6 +317,13 @@ def _shards_of_pins(keyspace: KeyspaceMap) -> dict[int, frozenset[str]]:
         if bucket is not None:  # else no id was made for it
             beside[bucket] = beside.get(bucket, frozenset()) | {shard}
     return beside
+
+
+def _may_be_in(key: tuple[Any, ...], region: Region) -> bool:
+    try:
+        return is_in(key, region)
+    except TypeError:  # a pin of another type than the column's, which cannot be compared
+        return True
 
 
 def _held(keyspace: KeyspaceMap) -> dict[str, None]:

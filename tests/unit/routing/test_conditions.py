@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy_shards.models.key_types import KeyFamily, KeyType
 from sqlalchemy_shards.routing.conditions import (
     ANYWHERE,
-    BINDINGS_MAX,
-    UNBOUND,
+    REGIONS_MAX,
     AllOf,
     AnyOf,
     Anywhere,
@@ -25,8 +24,9 @@ from sqlalchemy_shards.routing.conditions import (
     UnusableValue,
     all_of,
     any_of,
-    bindings,
+    regions,
 )
+from sqlalchemy_shards.topology.key_regions import UNBOUND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,12 +106,12 @@ def is_bound(found: Any, key: tuple[int, ...]) -> bool:
 
 
 @given(st.integers(1, 3).flatmap(lambda width: st.tuples(st.just(width), conditions(width))))
-def test_no_key_that_matches_is_missing_from_the_bindings(
+def test_no_key_that_matches_is_missing_from_the_regions(
     case: tuple[int, KeyCondition],
 ) -> None:
     width, condition = case
 
-    found = bindings(condition, width, Values({**ONES, **MANY}))
+    found = regions(condition, width, Values({**ONES, **MANY}))
 
     for key in product(DOMAIN, repeat=width):
         assert is_bound(found, key) or not matches(condition, key)
@@ -120,7 +120,7 @@ def test_no_key_that_matches_is_missing_from_the_bindings(
 def test_bindings_of_one_part_are_exact() -> None:
     condition = all_of([PartIn(0, parameter("ab")), PartIn(0, parameter("bc"))])
 
-    found = bindings(condition, 1, Values(MANY))
+    found = regions(condition, 1, Values(MANY))
 
     assert found == {(1,)}
 
@@ -128,20 +128,20 @@ def test_bindings_of_one_part_are_exact() -> None:
 def test_parts_of_two_conditions_meet_in_one_binding() -> None:
     condition = all_of([PartEquals(0, parameter("a")), PartIn(1, parameter("bc"))])
 
-    found = bindings(condition, 2, Values({**ONES, **MANY}))
+    found = regions(condition, 2, Values({**ONES, **MANY}))
 
     assert found == {(0, 1), (0, 2)}
 
 
 def test_a_null_matches_no_row() -> None:
-    found = bindings(PartEquals(0, parameter("null")), 1, Values(ONES))
+    found = regions(PartEquals(0, parameter("null")), 1, Values(ONES))
 
     assert found == set()
 
 
 @pytest.mark.parametrize("name", ["bad", "none"])
 def test_a_value_that_cannot_be_read_may_be_any_key(name: str) -> None:
-    found = bindings(PartEquals(0, parameter(name)), 1, Values(ONES))
+    found = regions(PartEquals(0, parameter(name)), 1, Values(ONES))
 
     assert found is None
 
@@ -157,9 +157,9 @@ def test_an_or_of_nothing_says_nothing() -> None:
 
 
 def test_too_many_combinations_drop_one_side_and_no_row() -> None:
-    many = list(range(BINDINGS_MAX))
+    many = list(range(REGIONS_MAX))
     condition = all_of([PartIn(0, parameter("many")), PartIn(1, parameter("ab"))])
 
-    found = bindings(condition, 2, Values({"many": many, "ab": [0, 1]}))
+    found = regions(condition, 2, Values({"many": many, "ab": [0, 1]}))
 
     assert found == {(UNBOUND, 0), (UNBOUND, 1)}
