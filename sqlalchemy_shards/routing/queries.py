@@ -42,7 +42,7 @@ def _select(
     walk: Walk, select: Select[Any], parent: Scope | None, *, is_from: bool, depth: int
 ) -> Derived:
     scope = _scope_within(parent)
-    final, froms = _compat.final_select(
+    final, froms, labels = _compat.final_select(
         select,
         is_from=is_from,
         enclosing=scope.enclosing,
@@ -65,7 +65,8 @@ def _select(
     for cte in shape.independent_ctes:
         walk.cte(cte, scope)
     for expression in (*final.get_children(), *scope.conjuncts):
-        walk.look_into(expression, scope)
+        if not _compat.is_written_as_label(expression, labels):
+            walk.look_into(expression, scope)
     walk.is_plain = walk.is_plain and is_plain(final, shape)
     if parent is not None or depth > 0 or is_from:
         is_sharded = len(walk.occurrences) > first

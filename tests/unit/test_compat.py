@@ -180,6 +180,20 @@ class TestStatements:
 
         assert "kind IN" in str(final.select.whereclause)
 
+    def test_only_selected_labels_are_written_as_labels(self) -> None:
+        label, other = (users.c.id + 1).label("more"), (users.c.id + 2).label("other")
+        query = select(label).order_by(label.desc(), other, users.c.id)
+        labels = _compat.final_select(
+            query, is_from=False, enclosing=frozenset(), directly_enclosing=frozenset()
+        ).labels
+        order_by = _compat.select_shape(query).order_by
+
+        assert [_compat.is_written_as_label(each, labels) for each in order_by] == [
+            True,
+            False,
+            False,
+        ]
+
     def test_the_shape_of_a_bare_select(self) -> None:
         shape = _compat.select_shape(select(users.c.id))
 
