@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy_shards.catalog.schema import bootstrap_cluster
 from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import ConfigurationError
-from sqlalchemy_shards.models.checks import check_table, undeclared_error
+from sqlalchemy_shards.models.checks import check_tables, undeclared_error
 from sqlalchemy_shards.models.distribution import Global, Sharded, distribution_of
 
 if TYPE_CHECKING:
@@ -54,14 +54,12 @@ def checked_tables(cluster: Cluster, metadata: MetaData) -> list[Table]:
     tables = list(metadata.tables.values())
     for table in tables:
         distribution = distribution_of(table)
-        if distribution is None:
-            if cluster.undeclared == "refuse":
-                raise undeclared_error(table)
-            continue
-        if len(cluster.shards) > 1:
-            check_table(table, cluster.dialect)
+        if distribution is None and cluster.undeclared == "refuse":
+            raise undeclared_error(table)
         if isinstance(distribution, Sharded):
             cluster.shard_map.shards_of(distribution.keyspace)  # raises where there is no such
+    if len(cluster.shards) > 1:
+        check_tables(tables, cluster.dialect, undeclared=Global())
     return tables
 
 

@@ -32,6 +32,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import DeclarativeBase, Session, aliased, mapped_column, with_loader_criteria
@@ -595,7 +596,38 @@ class TestDefaultsOfRows:
 
         assert seen == [("number", {"key": 5}), ("number", {"key": 6})]
 
+    def test_of_each_row_of_a_values_list_that_the_orm_compiled(self) -> None:
+        class Base(DeclarativeBase):
+            pass
+
+        def note(context: Any) -> int:
+            seen.append(_compat.row_of_default(context)["key"])
+            return len(seen)
+
+        class Row(Base):
+            __tablename__ = "t"
+            number = mapped_column(Integer, primary_key=True, default=note)
+            key = mapped_column(Integer)
+
+        seen: list[Any] = []
+        engine = create_engine("sqlite://")
+        with Session(engine) as session:
+            Base.metadata.create_all(session.connection())
+            session.execute(insert(Row).values([{"key": 5}, {"key": 6}]))
+
+        assert seen == [5, 6]
+
     def test_of_values_in_the_statement(self) -> None:
         seen = self.rows_seen(lambda table: insert(table).values(key=5))
 
         assert seen == [("number", {"key": 5})]
+
+
+def test_what_an_exclusion_constraint_compares_is_read() -> None:
+    room: Column[int] = Column("room", Integer)
+    constraint = ExcludeConstraint((func.abs(room), "="), ("stay", "&&"))
+    table = Table("bookings", MetaData(), room, Column("stay", String), constraint)
+
+    (computed, equals), (stay, overlaps) = _compat.exclusion_elements(constraint)
+    assert (str(computed), equals) == ("abs(bookings.room)", "=")
+    assert (stay, overlaps) == (table.c.stay, "&&")
