@@ -82,10 +82,25 @@ class ClusterCursor:
                 writes = False if context.compiled.plan.is_plain_read else None  # type: ignore[union-attr]
                 self._perform_single(shard, sql, parameters, writes)
                 return
-        decided = self._decided(Given(context, sql, parameters, is_many))
+        # A server-side cursor does not count its rows.
+        can_look_again = not self._arguments and not self._keywords
+        given = Given(context, sql, parameters, is_many, can_look_again)
+        decided = self._decided(given)
         if connection.on_dispatch is not None:
             connection.on_dispatch(decided)
         self.perform(decided)
+        if decided.believed is not None and self.rowcount < decided.believed:
+            self._look_again(given)
+
+    def _look_again(self, given: Given) -> None:
+        """Run a statement where else its rows may be: the locator did not know better."""
+        found = self.rowcount
+        given.looks_again = True
+        decided = self._decided(given)
+        if self.connection.on_dispatch is not None:
+            self.connection.on_dispatch(decided)
+        self.perform(decided)
+        self.rowcount = max(found, 0) + max(self.rowcount, 0)
 
     def _decided(self, given: Given) -> Dispatch:
         try:

@@ -13,6 +13,7 @@ from .by_key import known_shard
 from .one_set import routed, unsupported
 from .unread import unchanged
 from .values import ExecutionValues
+from .whereabouts import shards_to_ask
 from .work import Dispatch, Work
 
 if TYPE_CHECKING:
@@ -29,13 +30,17 @@ def many_sets(
     rows: defaultdict[str, list[int]] = defaultdict(list)
     key = plan.simple_key if named is None else None
     territory = around.territory
+    is_believed = False
     for index, parameters in enumerate(given.context.compiled_parameters):
         known = None if key is None else known_shard(key, parameters, territory)
         if known is not None:
-            rows[known].append(index)
+            if not given.looks_again:
+                rows[known].append(index)
             continue
         values = ExecutionValues(parameters, plan.processors)
-        for shard in (named or routed(given, plan, around, values)).shards:
+        route = named or routed(given, plan, around, values)
+        is_believed = is_believed or route.reason is Reason.LOCATOR
+        for shard in shards_to_ask(given, route, territory):
             rows[shard].append(index)
     route = Route(territory.in_order(rows), Reason.KEY)
     if not route.is_single:
@@ -47,4 +52,6 @@ def many_sets(
         Work(shard, given.sql, [given.parameters[index] for index in rows[shard]], is_many=True)
         for shard in route.shards
     ]
-    return Dispatch(works, route, None if route.is_single else SumOfCounts())
+    believed = len(given.context.compiled_parameters) if is_believed else None
+    merge = None if route.is_single else SumOfCounts()
+    return Dispatch(works, route, merge, believed=believed)

@@ -13,11 +13,10 @@ from sqlalchemy_shards.routing.router import route_of
 from .options import allows_scatter
 from .unread import unchanged
 from .values import ExecutionValues
+from .whereabouts import locator_of
 from .work import Dispatch, Work
 
 if TYPE_CHECKING:
-    from sqlalchemy_shards.routing.sources import ShardedSource
-
     from .plans import StatementPlan
     from .work import Given, Surroundings
 
@@ -33,19 +32,13 @@ def routed(
             'say where it runs with execution_options(shard="...") or shard_key=(Model, key)',
             statement=given.sql,
         )
-
-    def locate(source: ShardedSource) -> tuple[Any, ...] | None:
-        if around.locator is None or source.primary_key is None:
-            return None
-        primary_key = tuple(values.parameters.get(each.name) for each in source.primary_key)
-        return around.locator.key_of(source.table, primary_key)
-
     if sources.locks_copies and sources.roots:
         raise UnsupportedStatement(
             "FOR UPDATE would lock the rows of a reference table on one shard only",
             "lock the sharded table alone: with_for_update(of=Model)",
             statement=given.sql,
         )
+    locate = locator_of(given, plan, values, around)
     route = route_of(sources, around.territory, values, enlisted=around.enlisted, locator=locate)
     # An obstacle is refused with its own reason, whatever scatter says.
     is_possible = sources.obstacle is None
@@ -66,6 +59,8 @@ def _check_scatter(given: Given, plan: StatementPlan, around: Surroundings) -> N
             'add the shard key to its WHERE clause, or say so with execution_options(shard="*")',
             statement=given.sql,
         )
+    if plan.is_loaders:
+        return  # an attribute is read, of an object that was found by a statement before
     if not names_one_row and not allows_scatter(options, around.scatter):
         raise ScatterNotAllowed(
             f"the statement does not say which shard key of {sources.tables[0]!r} it concerns, "
@@ -94,7 +89,10 @@ def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Rout
     sources = plan.sources
     writes = None if sources.kind.is_write or not plan.is_plain_read else False
     if route.is_single:
-        return unchanged(given, route, writes=writes)
+        whole = unchanged(given, route, writes=writes)
+        if route.reason is Reason.LOCATOR:
+            whole.believed = 1
+        return whole
     compiled: Any = given.context.compiled
     try:
         prepared = plan.prepared(compiled, around.facts)

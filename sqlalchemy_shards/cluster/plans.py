@@ -11,12 +11,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
+from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.planner import Prepared, Refusal, prepare
 from sqlalchemy_shards.routing.analysis import analyse
 from sqlalchemy_shards.routing.conditions import AllOf, AnyOf, Parameter, PartEquals, PartIn
 
 from .values import processors_of
+from .whereabouts import shows_absence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,19 +54,31 @@ class StatementPlan:
         "_prepared",
         "cache",
         "inserted_key",
+        "is_loaders",
         "is_plain_read",
         "processors",
+        "shows_absence",
         "simple_key",
         "sources",
     )
 
-    def __init__(self, cache: PlanCache, sources: StatementSources, processors: Processors) -> None:
+    def __init__(
+        self,
+        cache: PlanCache,
+        sources: StatementSources,
+        processors: Processors,
+        *,
+        is_loaders: bool,
+        shows_absence: bool,
+    ) -> None:
         self.cache = cache
         self.sources = sources
         self.processors = processors
         self.simple_key = _simple_key(sources, processors)
         self.inserted_key = _inserted_key(sources, processors)
         self.is_plain_read = sources.is_plain
+        self.is_loaders = is_loaders
+        self.shows_absence = shows_absence
         self._prepared: Prepared | Refusal | None = None
 
     def prepared(self, compiled: SQLCompiler, facts: Facts) -> Prepared:
@@ -103,7 +117,13 @@ class PlanCache:
             undeclared_is_global=self.undeclared_is_global,
             rendered=compiled.rendered_tables,
         )
-        return StatementPlan(self, sources, processors_of(compiled, list(_parameters(sources))))
+        return StatementPlan(
+            self,
+            sources,
+            processors_of(compiled, list(_parameters(sources))),
+            is_loaders=_compat.is_loaders(compiled),
+            shows_absence=shows_absence(sources, compiled),
+        )
 
 
 def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey | None:

@@ -40,6 +40,8 @@ class Dispatch:
     :param writes: whether rows change; None: it cannot be told.
     :param is_ordered: the first shard runs before the others, so that two writers of the same
         rows meet there and not crosswise.
+    :param believed: how many rows it touches at least, if what the locator said is right; None:
+        the locator was not asked.
     :param setting: it sets something for the transaction, also on shards that join later.
     """
 
@@ -50,6 +52,7 @@ class Dispatch:
     writes: bool | None = None
     is_ordered: bool = False
     setting: Setting | None = None
+    believed: int | None = None
 
 
 class Surroundings(Protocol):
@@ -72,9 +75,15 @@ class Surroundings(Protocol):
 
 @dataclass(slots=True)
 class Given:
-    """One call of the dialect: SQL text, driver parameters and SQLAlchemy's context."""
+    """One call of the dialect: SQL text, driver parameters and SQLAlchemy's context.
+
+    :param can_look_again: its rows are counted, so that the locator's mistakes show.
+    :param looks_again: the locator was mistaken about some of its rows.
+    """
 
     context: DefaultExecutionContext
     sql: str
     parameters: Any
     is_many: bool
+    can_look_again: bool = True
+    looks_again: bool = False

@@ -45,6 +45,7 @@ def choose_roots(
             condition=all_of(inherited),
             table=occurrence.table,
             primary_key=primary_keys.get(index),
+            stands_for_rows=occurrence.is_eligible_root,
         )
 
     universal = [index for index in sorted(everything) if reach[index] == everything]

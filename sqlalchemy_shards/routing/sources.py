@@ -39,6 +39,7 @@ class ShardedSource:
     :param table: the table, for the session's locator.
     :param primary_key: the parameters that a whole primary key is compared with, in the order of
         its columns; None: it is not.
+    :param stands_for_rows: each row of the answer holds one of its rows.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ShardedSource:
     condition: KeyCondition = ANYWHERE
     table: Table | None = field(default=None, repr=False, compare=False)
     primary_key: tuple[Parameter, ...] | None = None
+    stands_for_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
