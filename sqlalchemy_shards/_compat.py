@@ -6,6 +6,7 @@ SQLAlchemy, so that a release that moves one of these names fails there and not 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sqlalchemy.sql.selectable import Select
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
     from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement
     from sqlalchemy.sql.selectable import CompoundSelect, FromClause
+    from sqlalchemy.types import TypeEngine
 
 
 # -- statements -------------------------------------------------------------------------------
@@ -93,9 +95,7 @@ def is_written_as_label(expression: Any, labels: Mapping[str, ColumnElement[Any]
     if getattr(expression, "__visit_name__", None) != "label_reference":
         return False
     label = expression.element._order_by_label_element
-    return (
-        label is not None and label.name in labels and label.shares_lineage(labels[label.name])
-    )
+    return label is not None and label.name in labels and label.shares_lineage(labels[label.name])
 
 
 class SelectShape(NamedTuple):
@@ -201,8 +201,27 @@ def column_of_default(context: DefaultExecutionContext) -> Column[Any]:
 
 
 def row_of_default(context: DefaultExecutionContext) -> Mapping[str, Any]:
-    """The values of the row for which a default is being asked, those known so far."""
-    return context.get_current_parameters()  # type: ignore[no-any-return, no-untyped-call]
+    """Column key -> value of the row for which a default is being asked, those known so far.
+
+    In a VALUES list, `get_current_parameters()` does not find what the ORM's columns name.
+    """
+    parameters: Any = context.current_parameters
+    compiled: Any = context.compiled
+    state = compiled.compile_state
+    if not getattr(state, "_has_multi_parameters", False):
+        return cast("Mapping[str, Any]", parameters)
+    number = _row_number(context.current_column)
+    keys = [getattr(column, "key", column) for column in state._dict_parameters or ()]
+    row = {key: parameters.get(f"{key}_m{number}") for key in keys}
+    for column in compiled.insert_prefetch:
+        if _row_number(column) == number:
+            row[getattr(column, "original", column).key] = parameters.get(column.key)
+    return row
+
+
+def _row_number(column: Any) -> int:
+    """Of which row of a VALUES list a column is: that of the first is the table's own."""
+    return cast("int", column.index + 1) if column._is_multiparam_column else 0
 
 
 def multi_values(insert: Insert) -> Sequence[Sequence[Mapping[Any, Any]]]:
@@ -265,6 +284,25 @@ def raw_parameters(context: DefaultExecutionContext) -> Mapping[str, Any]:
 def is_expanding(bind: BindParameter[Any]) -> bool:
     """Whether a bind parameter stands for a list of values."""
     return bool(bind.expanding)
+
+
+def times_expanded(compiled: SQLCompiler, name: str) -> int:
+    """How often the SQL text holds the list of an expanding parameter."""
+    escaped_names: Mapping[str, str] = compiled.escaped_bind_names or {}
+    escaped = re.escape(escaped_names.get(name, name))
+    return len(re.findall(rf"__\[POSTCOMPILE_{escaped}(?:~~|\])", compiled.string))
+
+
+class ResultColumn(NamedTuple):
+    """A column that a compiled statement returns, under the name that the server gives it."""
+
+    name: str
+    type: TypeEngine[Any]
+
+
+def result_columns(compiled: SQLCompiler) -> list[ResultColumn]:
+    """The columns that a compiled statement returns; none: it returns no rows."""
+    return [ResultColumn(each.keyname, each.type) for each in compiled._result_columns]
 
 
 def is_pre_executed_default(context: DefaultExecutionContext) -> bool:

@@ -199,8 +199,10 @@ def _cluster_connection(connection: Connection) -> ClusterConnection:
     return driver_connection
 
 
-def _name_shard(context: ExceptionContext) -> None:
+def _name_shard(context: ExceptionContext) -> ShardsError | None:
     """Say in SQLAlchemy's error on which shard a driver's error was raised."""
+    if context.execution_context is None and isinstance(context.original_exception, ShardsError):
+        return context.original_exception  # of a column's default, which SQLAlchemy would wrap
     shard = getattr(context.original_exception, "shard", None)
     error = context.sqlalchemy_exception
     if shard is not None and error is not None and not isinstance(error, ShardsError):
@@ -211,3 +213,4 @@ def _name_shard(context: ExceptionContext) -> None:
             "failed on several shards: "
             + ", ".join(f"{name} ({type(each).__name__})" for name, each in others.items())
         )
+    return None

@@ -561,6 +561,15 @@ def test_what_for_update_names_is_read() -> None:
     ]
 
 
+@contextmanager
+def closing_engine() -> Iterator[sqlalchemy.Engine]:
+    engine = create_engine("sqlite://")
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 class TestDefaultsOfRows:
     """A default reads the row that it is asked for."""
 
@@ -577,8 +586,7 @@ class TestDefaultsOfRows:
         table = Table(
             "t", MetaData(), Column("key", Integer), Column("number", Integer, default=note)
         )
-        engine = create_engine("sqlite://")
-        with engine.begin() as connection:
+        with closing_engine() as engine, engine.begin() as connection:
             table.metadata.create_all(connection)
             if isinstance(given, list):
                 connection.execute(insert(table), given)
@@ -610,8 +618,7 @@ class TestDefaultsOfRows:
             key = mapped_column(Integer)
 
         seen: list[Any] = []
-        engine = create_engine("sqlite://")
-        with Session(engine) as session:
+        with closing_engine() as engine, Session(engine) as session:
             Base.metadata.create_all(session.connection())
             session.execute(insert(Row).values([{"key": 5}, {"key": 6}]))
 
