@@ -191,8 +191,13 @@ def _on_mapper_configured(mapper: Mapper[Any], class_: type[Any]) -> None:
     """
     del class_
     mappers = mapper.registry.mappers
-    if all(each.configured for each in mappers):
+    if not all(each.configured for each in mappers):
+        return
+    try:
         check_mappers(mappers, _dialect(), allow_unresolved=True)
+    except ConfigurationError:
+        mapper.configured = False  # else SQLAlchemy would refuse it once only
+        raise
 
 
 def _configured_neighbours(family: list[Mapper[Any]]) -> list[Mapper[Any]]:

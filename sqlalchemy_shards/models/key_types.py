@@ -152,11 +152,10 @@ _FAMILIES: Final[Mapping[str, KeyFamily]] = MappingProxyType(
     }
 )
 
-EXACT_COLLATIONS: Final = frozenset(
+# Every other name may be a collation that somebody created as non-deterministic.
+_EXACT_COLLATIONS: Final = frozenset(
     {"default", "C", "POSIX", "ucs_basic", "unicode", "pg_c_utf8", "pg_unicode_fast"}
 )
-"""Collations that PostgreSQL has itself, under which equal texts are the same text. Every other
-name may be one that somebody created as non-deterministic."""
 
 _TIMESTAMPS: Final = frozenset({KeyFamily.TIMESTAMP, KeyFamily.TIMESTAMPTZ})
 
@@ -174,7 +173,7 @@ def _limited(
     family: KeyFamily, *, size: int | None, scale: int | None, collation: str | None
 ) -> KeyType | None:
     if family is KeyFamily.TEXT:
-        exact = collation is None or collation in EXACT_COLLATIONS
+        exact = collation is None or collation in _EXACT_COLLATIONS
         return KeyType(family, length=size) if exact else None
     if family in _TIMESTAMPS:
         exact = size is None or size >= _TIMESTAMP_DIGITS

@@ -1,34 +1,37 @@
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
 from sqlalchemy import (
     CHAR,
+    REAL,
     BigInteger,
     Boolean,
     Column,
     Computed,
     DateTime,
+    Enum,
     FetchedValue,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Integer,
     MetaData,
+    Numeric,
     Sequence,
     String,
     Table,
     TypeDecorator,
+    UniqueConstraint,
     Uuid,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import CITEXT
-from sqlalchemy.orm import (
-    Mapped,
-    mapped_column,
-)
+from sqlalchemy.dialects.postgresql import CITEXT, DOMAIN, JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.models.checks import check_mappers, check_table, undeclared_error
@@ -40,6 +43,20 @@ from sqlalchemy_shards.models.distribution import (
     note_distribution,
 )
 from sqlalchemy_shards.models.generated_id import GeneratedId
+
+
+class Decorated(TypeDecorator):
+    """Of the application's own, over a type of PostgreSQL's."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, type_, *arguments, **keywords):
+        super().__init__()
+        self.made = type_(*arguments, **keywords)
+
+    def load_dialect_impl(self, dialect):
+        return self.made
 
 
 class OwnUuid(TypeDecorator):
@@ -357,3 +374,66 @@ def test_the_error_for_an_undeclared_table_names_the_four_ways():
         assert way in error.advice
     for function in ("shard_table()", "reference_table()", "global_table()"):
         assert function in error.advice
+
+
+UNFIT = {
+    "citext": (CITEXT(), "differ in case", "let the client lower its values"),
+    "citext below a decorator": (Decorated(CITEXT), "differ in case", "TypeDecorator"),
+    "char": (CHAR(3), "ignores trailing blanks", "use String or Text"),
+    "float": (Float(), "two zeros", "use Numeric or an integer"),
+    "real below a decorator": (Decorated(REAL), "two zeros", "use Numeric"),
+    "numeric read as float": (Numeric(10, 2, asdecimal=False), "two zeros", "use Numeric"),
+    "collation": (String(collation="und-x-icu"), "a collation of its own", 'use "C"'),
+    "collation below a decorator": (
+        Decorated(String, collation="und-x-icu"),
+        "a collation of its own",
+        "leave the collation out",
+    ),
+    "enum": (Enum("a", "b", name="letters"), "can be renamed", "native_enum=False"),
+    "domain": (DOMAIN("email", CITEXT()), "a domain", "CheckConstraint"),
+    "domain below a decorator": (Decorated(DOMAIN, "n", Integer()), "a domain", "CheckConstraint"),
+    "anything else": (JSONB(), "is unknown", "use an integer"),
+}
+
+
+@pytest.mark.parametrize(("type_", "reason", "mend"), UNFIT.values(), ids=UNFIT.keys())
+def test_a_type_that_cannot_be_a_key_is_refused_with_the_reason(type_, reason, mend, dialect):
+    (fault,) = faults_of(a_table(BY_TENANT, tenant(type_)), dialect)
+
+    assert reason in fault
+    assert mend in fault
+
+
+def make_models(base, count):
+    """Tenants of `count` kinds, each with what its table and its relationships need checked."""
+    made = []
+    for at in range(count):
+        previous = ForeignKeyConstraint(
+            ["tenant_id", "previous_id"],
+            [f"table_{max(at - 1, 0)}.tenant_id", f"table_{max(at - 1, 0)}.id"],
+        )
+        columns = {
+            "tenant_id": mapped_column(BigInteger, primary_key=True, autoincrement=False),
+            "id": mapped_column(BigInteger, primary_key=True, default=next_id),
+            "previous_id": mapped_column(BigInteger),
+        }
+        if at < count - 1:
+            columns["next"] = relationship(f"Model{at + 1}")
+        columns |= {f"field_{number}": mapped_column(String) for number in range(15)}
+        name = f"Model{at}"
+        unique = UniqueConstraint("tenant_id", "field_0")
+        words = {"__tablename__": f"table_{at}", "__shard_key__": "tenant_id"}
+        words["__table_args__"] = (previous, unique)
+        made.append(type(name, (ShardKeyMixin, base), {**words, **columns}))
+    return made
+
+
+@pytest.mark.slow
+def test_many_models_are_checked_in_little_time(base, dialect):
+    models = make_models(base, 300)
+    base.registry.configure()
+
+    begun = time.perf_counter()
+    check_mappers(base.registry, dialect)
+    assert time.perf_counter() - begun < 5
+    assert len(models) == 300
