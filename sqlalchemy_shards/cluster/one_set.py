@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import ScatterNotAllowed, UnsupportedStatement
 from sqlalchemy_shards.planning.planner import Refusal
+from sqlalchemy_shards.planning.rewriting import render
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of
 
 from .options import allows_scatter
+from .own_values import own_values
 from .unread import unchanged
 from .values import ExecutionValues
 from .whereabouts import locator_of
 from .work import Dispatch, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.sql.compiler import SQLCompiler
+
     from .plans import StatementPlan
     from .work import Given, Surroundings
 
@@ -98,14 +104,39 @@ def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Rout
         prepared = plan.prepared(compiled, around.facts)
     except Refusal as refusal:
         raise unsupported(refusal, given.sql, route.reason) from None
-    merge = prepared.scatter.merge
-    if prepared.rewritten is None:
-        works = [Work(shard, given.sql, given.parameters) for shard in route.shards]
-        return Dispatch(works, route, merge, writes=writes)
-    values = _compat.raw_parameters(given.context)
-    sql, parameters = prepared.rewritten.render(given.context, values)
-    works = [Work(shard, sql, parameters) for shard in route.shards]
-    return Dispatch(works, route, merge, values, writes)
+    values = context_values(given, plan)
+    works = _works(given, plan, around, route, values)
+    return Dispatch(works, route, prepared.scatter.merge, values.parameters, writes)
+
+
+def _works(
+    given: Given,
+    plan: StatementPlan,
+    around: Surroundings,
+    route: Route,
+    values: ExecutionValues,
+) -> list[Work]:
+    """What each of several shards runs: its own values of lists of keys, and no others."""
+    context, compiled = given.context, cast("SQLCompiler", given.context.compiled)
+    rewritten = plan.prepared(compiled, around.facts).rewritten
+    # Where the application asks for shards, or has changed the SQL, nothing is left out.
+    is_as_made = given.sql is context.statement and given.parameters is context.parameters[0]
+    lists = plan.key_lists(compiled) if is_as_made and route.reason is not Reason.OPTION else ()
+    own = own_values(lists, values, route, around.territory.shard_map) if lists else {}
+
+    def rendered(mine: Mapping[str, Any]) -> tuple[str, Any]:
+        parameters = {**values.parameters, **mine}
+        if rewritten is not None:
+            return rewritten.render(context, parameters)
+        if not mine:
+            return given.sql, given.parameters
+        return render(compiled, plan.processors_of_all(compiled), context, parameters)
+
+    common = None if len(own) == len(route.shards) else rendered({})
+    return [
+        Work(shard, *(rendered(own[shard]) if common is None or shard in own else common))
+        for shard in route.shards
+    ]
 
 
 def unsupported(refusal: Refusal, sql: str, reason: Reason) -> UnsupportedStatement:

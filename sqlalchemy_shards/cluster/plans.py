@@ -14,9 +14,11 @@ from uuid import UUID
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.planner import Prepared, Refusal, prepare
+from sqlalchemy_shards.planning.rewriting import bind_processors
 from sqlalchemy_shards.routing.analysis import analyse
 from sqlalchemy_shards.routing.conditions import AllOf, AnyOf, Parameter, PartEquals, PartIn
 
+from .own_values import key_lists
 from .values import processors_of
 from .whereabouts import shows_absence
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.sources import StatementSources
 
     from .compiler import ShardsCompiler
+    from .own_values import KeyList
     from .values import Processors
 
 
@@ -51,7 +54,9 @@ class StatementPlan:
     """What is known of one compiled statement."""
 
     __slots__ = (
+        "_key_lists",
         "_prepared",
+        "_processors_of_all",
         "cache",
         "inserted_key",
         "is_loaders",
@@ -80,6 +85,8 @@ class StatementPlan:
         self.is_loaders = is_loaders
         self.shows_absence = shows_absence
         self._prepared: Prepared | Refusal | None = None
+        self._key_lists: tuple[KeyList, ...] | None = None
+        self._processors_of_all: Processors | None = None
 
     def prepared(self, compiled: SQLCompiler, facts: Facts) -> Prepared:
         """The plan for several shards, made when it is first needed.
@@ -94,6 +101,18 @@ class StatementPlan:
         if isinstance(self._prepared, Refusal):
             raise Refusal(self._prepared.reason, self._prepared.advice)
         return self._prepared
+
+    def key_lists(self, compiled: SQLCompiler) -> tuple[KeyList, ...]:
+        """The lists of keys that each shard needs only its own values of."""
+        if self._key_lists is None:
+            self._key_lists = key_lists(self.sources, compiled)
+        return self._key_lists
+
+    def processors_of_all(self, compiled: SQLCompiler) -> Processors:
+        """The bind processors of all parameters, for SQL that is rendered once more."""
+        if self._processors_of_all is None:
+            self._processors_of_all = bind_processors(compiled)
+        return self._processors_of_all
 
 
 class PlanCache:

@@ -46,7 +46,6 @@ class Rewritten:
     def __init__(
         self, derived: SQLCompiler, original: SQLCompiler, window: Window, limit: Any
     ) -> None:
-        dialect = derived.dialect
         self.compiled: Any = derived
         self.window = window
         self._limit_name = None if limit is None else derived.bind_names[limit]
@@ -55,11 +54,7 @@ class Rewritten:
             for bind, name in derived.bind_names.items()
             if bind is not limit
         )
-        self._processors: Mapping[str, Callable[[Any], Any]] = {
-            name: processor
-            for bind, name in derived.bind_names.items()
-            if (processor := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
-        }
+        self._processors = bind_processors(derived)
 
     def render(
         self, context: DefaultExecutionContext, values: Mapping[str, Any]
@@ -72,14 +67,38 @@ class Rewritten:
         parameters = {name: values[original] for name, original in self._names}
         if self._limit_name is not None:
             parameters[self._limit_name] = needed
-        state = self.compiled.construct_expanded_state(parameters)
-        processors = {**self._processors, **state.processors}
-        escaped = self.compiled.escaped_bind_names or {}
-        sql = _compat.translated_statement(context, self.compiled, state.statement)
-        return sql, {
-            escaped.get(name, name): processors[name](value) if name in processors else value
-            for name, value in state.parameters.items()
-        }
+        return render(self.compiled, self._processors, context, parameters)
+
+
+def bind_processors(compiled: SQLCompiler) -> Mapping[str, Callable[[Any], Any]]:
+    """What is done to parameters, by name, before they are sent; lists excepted."""
+    dialect = compiled.dialect
+    return {
+        name: processor
+        for bind, name in compiled.bind_names.items()
+        if (processor := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+    }
+
+
+def render(
+    compiled: Any,
+    processors: Mapping[str, Callable[[Any], Any]],
+    context: DefaultExecutionContext,
+    parameters: Mapping[str, Any],
+) -> tuple[str, Mapping[str, Any]]:
+    """SQL text and driver parameters of a compiled statement.
+
+    :param processors: its `bind_processors`.
+    :param parameters: the values of its parameters, not processed yet.
+    """
+    state = compiled.construct_expanded_state(parameters)
+    all_processors = {**processors, **state.processors}
+    escaped = compiled.escaped_bind_names or {}
+    sql = _compat.translated_statement(context, compiled, state.statement)
+    return sql, {
+        escaped.get(name, name): all_processors[name](value) if name in all_processors else value
+        for name, value in state.parameters.items()
+    }
 
 
 def rewrite(

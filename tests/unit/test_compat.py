@@ -638,3 +638,25 @@ def test_what_an_exclusion_constraint_compares_is_read() -> None:
     (computed, equals), (stay, overlaps) = _compat.exclusion_elements(constraint)
     assert (str(computed), equals) == ("abs(bookings.room)", "=")
     assert (stay, overlaps) == (table.c.stay, "&&")
+
+
+def test_how_often_a_list_is_written_is_counted() -> None:
+    numbers = bindparam("a %list", expanding=True)
+    once = compiled(select(users).where(users.c.id.in_(numbers), orders.c.id.in_([1])))
+    twice = compiled(select(users).where(users.c.id.in_(numbers), users.c.points.in_(numbers)))
+
+    assert _compat.times_expanded(once, "a %list") == 1
+    assert _compat.times_expanded(once, "id_1") == 1
+    assert _compat.times_expanded(twice, "a %list") == 2
+    assert _compat.times_expanded(twice, "id") == 0
+
+
+def test_the_columns_of_a_result_are_read() -> None:
+    one = compiled(select(users.c.id, func.count(users.c.name), literal("x")))
+    returning = compiled(update(users).values(name="x").returning(users.c.name))
+
+    found = _compat.result_columns(one)
+    assert [each.name for each in found] == ["id", "count_1", "param_1"]
+    assert isinstance(found[0].type, Integer)
+    assert [each.name for each in _compat.result_columns(returning)] == ["name"]
+    assert _compat.result_columns(compiled(update(users).values(name="x"))) == []
