@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import QueuePool, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.sql.expression import (
+    ReleaseSavepointClause,
+    RollbackToSavepointClause,
+    SavepointClause,
+)
 
 from sqlalchemy_shards.errors import (
     ConfigurationError,
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
 
     from .cluster import Cluster
+
+
+_OF_SAVEPOINTS = (SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause)
 
 
 class ClusterConnections(QueuePool):
@@ -130,7 +138,11 @@ class ShardsDialect(PGDialect_psycopg):
     # -- statements --
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        """Hand a statement to the cluster cursor."""
+        """Hand a statement to the cluster cursor; a savepoint is one over all shards."""
+        compiled = context.compiled
+        if compiled is not None and isinstance(compiled.statement, _OF_SAVEPOINTS):
+            self._of_savepoint(cursor.connection, compiled.statement)
+            return
         cursor.run(context, statement, parameters)
 
     def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
@@ -153,17 +165,16 @@ class ShardsDialect(PGDialect_psycopg):
 
     # -- transactions --
 
-    def do_savepoint(self, connection: Connection, name: str) -> None:
-        """Open a savepoint over all shards."""
-        _cluster_connection(connection).savepoint(self.identifier_preparer.quote(name))
-
-    def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
-        """Go back to a savepoint on all shards."""
-        _cluster_connection(connection).rollback_to_savepoint(self.identifier_preparer.quote(name))
-
-    def do_release_savepoint(self, connection: Connection, name: str) -> None:
-        """Forget a savepoint on all shards."""
-        _cluster_connection(connection).release_savepoint(self.identifier_preparer.quote(name))
+    def _of_savepoint(self, connection: ClusterConnection, clause: Any) -> None:
+        # Not in do_savepoint() and its kin, which plain SQLAlchemy turns into statements: so
+        # listeners and the log are told of them here, too.
+        name = self.identifier_preparer.format_savepoint(clause)
+        if isinstance(clause, SavepointClause):
+            connection.savepoint(name)
+        elif isinstance(clause, RollbackToSavepointClause):
+            connection.rollback_to_savepoint(name)
+        else:
+            connection.release_savepoint(name)
 
     def do_begin_twophase(self, connection: Connection, xid: Any) -> None:
         """Refuse: every commit of a cluster is two-phase where it has to be."""
@@ -191,12 +202,6 @@ class ShardsDialect(PGDialect_psycopg):
         dbapi_conn.isolation_level = None
         if self.engine_isolation_level is not None:
             self.set_isolation_level(dbapi_conn, self.engine_isolation_level)
-
-
-def _cluster_connection(connection: Connection) -> ClusterConnection:
-    driver_connection = connection.connection.driver_connection
-    assert isinstance(driver_connection, ClusterConnection)
-    return driver_connection
 
 
 def _name_shard(context: ExceptionContext) -> ShardsError | None:
