@@ -13,7 +13,7 @@ statement is *unreadable*.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import SelectBase
@@ -25,7 +25,7 @@ from .sources import StatementKind, StatementSources
 from .walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -38,15 +38,38 @@ def analyse(
     *,
     undeclared_is_global: bool,
     rendered: Mapping[FromClause, int],
+    orders_by_code_point: Callable[[Any], bool] | None = None,
 ) -> StatementSources:
     """Find the sources of a compiled statement.
 
     :param undeclared_is_global: tables that say nothing are global; else they are refused.
     :param rendered: FROM element -> how often the compiler rendered it, for tables.
+    :param orders_by_code_point: whether a text column certainly sorts as Python strings do; without
+        it, no text does.
     :raises ConfigurationError: a table says nothing, and that is not allowed.
     """
+    for shares_ctes in (False, True):
+        walk = Walk(
+            compiled.bind_names,
+            dialect,
+            undeclared_is_global=undeclared_is_global,
+            orders_by_code_point=orders_by_code_point or _never,
+            shares_ctes=shares_ctes,
+        )
+        sources = _walked(walk, compiled, rendered)
+        if not walk.names_cte_again:
+            break  # else each of them was taken for the only one that is restricted
+    return sources
+
+
+def _never(expression: Any) -> bool:
+    return False
+
+
+def _walked(
+    walk: Walk, compiled: SQLCompiler, rendered: Mapping[FromClause, int]
+) -> StatementSources:
     statement = _compat.core_statement(compiled)
-    walk = Walk(compiled.bind_names, dialect, undeclared_is_global)
     if isinstance(statement, UpdateBase):
         return walk_modification(walk, statement, compiled, rendered)
     if isinstance(statement, SelectBase):

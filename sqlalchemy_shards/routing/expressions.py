@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.sql.elements import BindParameter, ColumnClause, TextClause
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ColumnClause, TextClause
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.selectable import FromClause, SelectBase, TableValuedAlias
+from sqlalchemy.sql.selectable import FromClause, ScalarSelect, SelectBase, TableValuedAlias
 
 from .raw_text import CONSTANT_TEXT, why_operator_unreadable, why_unreadable
+from .reading import ungrouped
+from .restrictions import tie_members
 
 if TYPE_CHECKING:
     from .scopes import Scope
@@ -21,7 +24,11 @@ def walk_expression(walk: Walk, expression: Any, scope: Scope) -> None:
     while pending:
         node = pending.pop()
         walk.unreadable = walk.unreadable or why_operator_unreadable(node)
-        if isinstance(node, SelectBase):
+        if is_membership(node):
+            pending.append(node.left)
+            derived = walk.query(ungrouped(node.right).element, scope, is_from=False, depth=1)
+            tie_members(walk, node.left, derived, scope)
+        elif isinstance(node, SelectBase):
             walk.query(node, scope, is_from=False, depth=1)
         elif isinstance(node, TextClause):
             _text(walk, node.text)
@@ -35,6 +42,14 @@ def walk_expression(walk: Walk, expression: Any, scope: Scope) -> None:
             continue  # FROM lists are walked apart
         else:
             pending.extend(node.get_children())
+
+
+def is_membership(node: Any) -> bool:
+    """Whether an expression is ``... IN (SELECT ...)`` or its opposite."""
+    if not isinstance(node, BinaryExpression):
+        return False
+    is_in = node.operator in (operators.in_op, operators.not_in_op)
+    return is_in and isinstance(ungrouped(node.right), ScalarSelect)
 
 
 def _text(walk: Walk, text: str) -> None:

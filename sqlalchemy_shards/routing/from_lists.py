@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table
@@ -22,7 +23,7 @@ from sqlalchemy.sql.selectable import (
 from sqlalchemy_shards.models.distribution import Reference, Sharded
 
 from .row_wise import why_not_row_wise
-from .scopes import Derived, Scope
+from .scopes import Derived, OuterJoin, Scope
 
 if TYPE_CHECKING:
     from .walk import Walk
@@ -37,7 +38,7 @@ def walk_from(walk: Walk, element: Any, scope: Scope, *, is_kept: bool) -> set[i
     if isinstance(element, Table):
         return _table(walk, element, element, scope, is_kept=is_kept)
     if isinstance(element, CTE):
-        return _named(walk, element, walk_cte(walk, element, scope), scope)
+        return _named(walk, element, walk_cte(walk, element, is_kept=is_kept), scope)
     if isinstance(element, TableValuedAlias):
         walk.is_plain = False
         walk.look_into(element.element, scope)
@@ -52,19 +53,25 @@ def walk_from(walk: Walk, element: Any, scope: Scope, *, is_kept: bool) -> set[i
     return set()
 
 
-def walk_cte(walk: Walk, cte: CTE, scope: Scope) -> Derived:
+def walk_cte(walk: Walk, cte: CTE, *, is_kept: bool) -> Derived:
     """Walk a CTE where it is first named; named again, it shows nothing."""
-    known = walk.seen_ctes.get(id(cte.element))
-    if known is not None:
+    names = {id(cte.element)}
+    if isinstance(cte.element, CompoundSelect):
+        names.update(id(member) for member in cte.element.selects)
+    if names & walk.seen_ctes:
+        walk.names_cte_again = walk.names_cte_again or not names & walk.open_ctes
         return Derived()
     # Put down before the walk: a recursive CTE names itself.
-    walk.seen_ctes[id(cte.element)] = Derived()
-    if isinstance(cte.element, CompoundSelect):
-        for member in cte.element.selects:
-            walk.seen_ctes[id(member)] = walk.seen_ctes[id(cte.element)]
-    derived = walk.query(cte.element, None, is_from=True, depth=1)
-    places = () if cte.recursive else derived.places
-    return Derived(places, derived.sources)
+    walk.seen_ctes |= names
+    walk.open_ctes |= names
+    depth = 0 if is_kept and not walk.shares_ctes and not cte.recursive else 1
+    derived = walk.query(cte.element, None, is_from=True, depth=depth)
+    walk.open_ctes -= names
+    if cte.recursive:
+        return Derived(sources=derived.sources, is_shared=True)
+    if walk.shares_ctes:
+        return replace(derived, is_simple=False, is_local=False, is_shared=True)
+    return derived
 
 
 def _alias(walk: Walk, element: AliasedReturnsRows, scope: Scope, *, is_kept: bool) -> set[int]:
@@ -73,8 +80,6 @@ def _alias(walk: Walk, element: AliasedReturnsRows, scope: Scope, *, is_kept: bo
         inner = inner.element  # an alias of an alias or subquery
     if isinstance(inner, Table):
         return _table(walk, inner, element, scope, is_kept=is_kept)
-    if isinstance(element, Lateral):
-        walk.hinder("LATERAL is not spread over shards")
     is_from = not isinstance(element, Lateral)
     # A subquery is as good as its table where it only filters and projects.
     depth = 0 if is_kept and is_from else 1
@@ -83,13 +88,15 @@ def _alias(walk: Walk, element: AliasedReturnsRows, scope: Scope, *, is_kept: bo
 
 def _named(walk: Walk, element: FromClause, derived: Derived, scope: Scope) -> set[int]:
     scope.names[element] = derived.named(element)
-    if not derived.is_simple and derived.sources:
+    is_beside = isinstance(element, Lateral)  # it is beside its row, if anything is
+    if derived.sources and not derived.is_local and not is_beside:
         walk.hinder("a subquery in the FROM list needs the rows of all shards first")
-    if derived.is_simple:
-        scope.own |= derived.sources
-        return set(derived.sources)
-    for source in derived.sources:
-        walk.occurrences[source].is_eligible_root = False
+    if not derived.is_local:
+        for source in derived.sources:
+            walk.occurrences[source].is_eligible_root = False
+    if derived.is_shared:
+        return set()
+    scope.own |= derived.sources
     return set(derived.sources)
 
 
@@ -103,18 +110,19 @@ def _join(walk: Walk, join: Join, scope: Scope, *, is_kept: bool) -> set[int]:
     right = walk.from_element(
         join.right, scope, is_kept=is_kept and not join.isouter and not join.full
     )
-    if join.full:
-        walk.look_into(join.onclause, scope)
-    elif join.isouter:
+    for source in (right if join.isouter else set()) | (left | right if join.full else set()):
+        walk.occurrences[source].is_filled = True
+    if is_kept and not join.isouter and not join.full:
+        scope.conjuncts.append(join.onclause)
+        return left | right
+    walk.look_into(join.onclause, scope)
+    if join.isouter and not join.full:
         if right and not left:
             walk.hinder("an outer join keeps rows that are on every shard")
         walk.restrict([join.onclause], scope, right)
-        walk.look_into(join.onclause, scope)
-    elif is_kept:
-        scope.conjuncts.append(join.onclause)
-    else:
+        scope.outer_joins.append(OuterJoin(join.onclause, frozenset(left), frozenset(right)))
+    elif not join.full:
         walk.restrict([join.onclause], scope, left | right)
-        walk.look_into(join.onclause, scope)
     return left | right
 
 

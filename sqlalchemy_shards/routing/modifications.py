@@ -41,14 +41,14 @@ def walk_modification(
     for table in others:
         walk.from_element(table, scope, is_kept=False)
     scope.directly_enclosing = scope.enclosing = frozenset(scope.names)
-    walk.restrict(where, scope, scope.own)
     if _compat.is_embellished(statement):
         walk.unreadable = "it holds raw SQL text as prefix or hint"
     for expression in (*where, *values.values(), *_compat.returning(statement)):
         if hasattr(expression, "get_children"):
             walk.look_into(expression, scope)
+    walk.restrict(where, scope, scope.own)
     for cte in _compat.dml_ctes(statement):
-        walk.cte(cte, scope)
+        walk.cte(cte)
     table = plain_table(target)
     distribution = walk.distribution(table)
     changed: set[str] = set()
@@ -84,7 +84,7 @@ def _insert(
     for expression in (*_compat.dml_expressions(compiled), *_compat.returning(statement)):
         walk.look_into(expression, scope)
     for cte in _compat.dml_ctes(statement):
-        walk.cte(cte, scope)
+        walk.cte(cte)
     walk.seen[table] += 1
     if isinstance(distribution, Sharded):
         key = inserted_key(

@@ -13,8 +13,11 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import iterate
 
 from .row_wise import ORDERED_AGGREGATES, why_not_row_wise
+from .scopes import unlabelled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.sql.selectable import Select
 
     from sqlalchemy_shards._compat import SelectShape
@@ -23,9 +26,7 @@ if TYPE_CHECKING:
 def is_row_by_row(shape: SelectShape) -> bool:
     """Whether a SELECT gives its rows without looking at several of them at once."""
     return not (
-        shape.limit is not None
-        or shape.offset is not None
-        or shape.fetch is not None
+        is_cut_off(shape)
         or shape.group_by
         or shape.having
         or shape.distinct
@@ -33,6 +34,37 @@ def is_row_by_row(shape: SelectShape) -> bool:
         or shape.embellished
         or shape.extended
     )
+
+
+def is_cut_off(shape: SelectShape) -> bool:
+    """Whether a query gives only some of its rows."""
+    return shape.limit is not None or shape.offset is not None or shape.fetch is not None
+
+
+def stems_from_rows(columns: Sequence[Any], shape: SelectShape) -> bool:
+    """Whether a SELECT gives no row but of rows for which its WHERE is true.
+
+    An aggregate without GROUP BY gives a row of nothing.
+    """
+    if shape.embellished or shape.extended or shape.distinct_on:
+        return False
+    if shape.group_by:
+        return why_not_row_wise(shape.group_by) is None  # else it may be ROLLUP
+    return not shape.having and why_not_row_wise([*columns, *shape.order_by]) is None
+
+
+def commuting_columns(columns: Sequence[Any], shape: SelectShape) -> list[bool]:
+    """For each column, whether a condition on it may be asked before the SELECT as well as after.
+
+    Rows with another value of the column must make no difference to the rows with this one. So it
+    is for grouped columns and those of SELECT DISTINCT, and not where rows are counted off.
+    """
+    known = stems_from_rows(columns, shape) and not is_cut_off(shape) and not shape.for_update
+    if not known or why_not_row_wise(columns, aggregates_too=True) is not None:
+        return [False] * len(columns)
+    if shape.group_by:
+        return [unlabelled(column) in set(shape.group_by) for column in columns]
+    return [True] * len(columns)
 
 
 def is_plain(select: Select[Any], shape: SelectShape) -> bool:
@@ -55,7 +87,7 @@ def why_not_alike(select: Select[Any], shape: SelectShape, *, is_sharded: bool) 
         return "a subquery holds a clause of a syntax extension"
     if reason is not None or is_sharded:
         return reason
-    if shape.limit is not None or shape.offset is not None or shape.fetch is not None:
+    if is_cut_off(shape):
         return "a subquery picks rows of a reference table, which may lie in any order"
     if shape.distinct_on:
         return "DISTINCT ON picks rows of a reference table, which may lie in any order"

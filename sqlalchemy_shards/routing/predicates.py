@@ -1,158 +1,162 @@
-"""SQL expressions -> conditions on shard keys, and equalities between them.
+"""SQL expressions -> conditions on shard keys.
 
-Only what is certain is understood: equality and IN between a plain key column and a parameter of
-the same type family, AND, OR. Everything else becomes `ANYWHERE`.
+An expression is TRUE, FALSE or NULL for a row. What is asked is always what its being TRUE, or its
+being FALSE, says of the row's key; NULL is neither, so that NOT is only asking for the other one.
+
+Only what is certain is understood; everything else becomes `ANYWHERE`. Where an outer join may fill
+the source with NULLs, only expressions that are not TRUE for NULLs say anything: else rows that are
+left out would turn into rows that are filled.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import (
+    AsBoolean,
     BinaryExpression,
-    BindParameter,
     BooleanClauseList,
-    Grouping,
+    ColumnClause,
+    False_,
+    Null,
+    True_,
+    UnaryExpression,
+)
+from sqlalchemy.sql.selectable import (
+    Exists,
+    ScalarSelect,
+    SelectBase,
+    SelectStatementGrouping,
 )
 
-from sqlalchemy_shards import _compat
-from sqlalchemy_shards.models.key_types import key_type_of
+from sqlalchemy_shards.models.key_types import KeyFamily
 
-from .conditions import ANYWHERE, KeyCondition, Parameter, PartEquals, PartIn, all_of, any_of
+from .comparisons import comparison_on
+from .conditions import (
+    ANYWHERE,
+    NOWHERE,
+    Constant,
+    KeyCondition,
+    PartEquals,
+    all_of,
+    any_of,
+)
+from .equalities import equal_columns, equal_pairs
+from .reading import ungrouped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Sequence
 
-    from sqlalchemy.engine import Dialect
+    from .reading import Answer, Reading
 
-    from sqlalchemy_shards.models.key_types import KeyFamily
-
-    from .scopes import Occurrence, Place, Scope
-
-
-class Reading(NamedTuple):
-    """What it takes to understand an expression of one scope."""
-
-    scope: Scope
-    occurrences: list[Occurrence]
-    bind_names: Mapping[Any, str]
-    dialect: Dialect
-
-    def place(self, expression: Any) -> Place | None:
-        """The place of a plain column."""
-        return self.scope.resolve(expression, self.occurrences)
-
-    def parameter(self, expression: Any, family: KeyFamily) -> Parameter | None:
-        """The parameter that an expression is, if its type compares as ``family`` does."""
-        if not isinstance(expression, BindParameter):
-            return None
-        name = self.bind_names.get(expression)
-        key_type = key_type_of(expression.type, self.dialect)
-        if name is None or key_type is None or key_type.family is not family:
-            return None
-        return Parameter(name, key_type)
+SUBQUERIES: Final = (Exists, ScalarSelect, SelectStatementGrouping)
+"""What a SELECT or set operation is wrapped in where it stands in an expression."""
 
 
-def conjuncts(expression: Any) -> Iterator[Any]:
-    """The expressions that an expression joins by AND."""
-    while isinstance(expression, Grouping):
-        expression = expression.element
-    if isinstance(expression, BooleanClauseList) and expression.operator is operators.and_:
-        for clause in expression.clauses:
-            yield from conjuncts(clause)
-    elif expression is not None:
-        yield expression
+def condition_on(
+    source: int, expression: Any, reading: Reading, *, is_true: bool = True
+) -> KeyCondition:
+    """What an expression, being TRUE, says about the shard key of a source's row.
 
-
-def condition_on(source: int, expression: Any, reading: Reading) -> KeyCondition:
-    """What an expression, being true, says about the shard key of a source's row."""
-    if isinstance(expression, Grouping):
-        return condition_on(source, expression.element, reading)
+    :param is_true: else, being FALSE.
+    """
+    expression = ungrouped(expression)
+    if isinstance(expression, (True_, False_)):
+        return ANYWHERE if isinstance(expression, True_) is is_true else NOWHERE
     if isinstance(expression, BooleanClauseList):
-        parts = [condition_on(source, clause, reading) for clause in expression.clauses]
-        if expression.operator is operators.and_:
-            return all_of(parts)
-        return any_of(parts) if expression.operator is operators.or_ else ANYWHERE
+        return _joined(source, expression, reading, is_true=is_true)
+    if isinstance(expression, Exists):
+        return condition_of_subquery(source, expression, (), reading) if is_true else ANYWHERE
+    if isinstance(expression, AsBoolean):
+        is_same = expression.operator is operators.is_true
+        return condition_on(source, expression.element, reading, is_true=is_true is is_same)
+    if isinstance(expression, UnaryExpression) and expression.operator is operators.inv:
+        return condition_on(source, expression.element, reading, is_true=not is_true)
     if isinstance(expression, BinaryExpression):
-        return _comparison(source, expression, reading)
+        return _binary(source, expression, reading, is_true=is_true)
+    if isinstance(expression, ColumnClause):
+        part = reading.part_of(source, expression)
+        if part is not None and part.family is KeyFamily.BOOLEAN:
+            return PartEquals(part.part, Constant(is_true))
     return ANYWHERE
 
 
-def _comparison(source: int, binary: BinaryExpression[Any], reading: Reading) -> KeyCondition:
-    if binary.operator is operators.eq:
-        sides: list[tuple[Any, Any]] = [(binary.left, binary.right), (binary.right, binary.left)]
-        for column, value in sides:
-            place = _part_of(source, column, reading)
-            if place is None:
-                continue
-            part, family = place
-            parameter = reading.parameter(value, family)
-            if parameter is not None and not _compat.is_expanding(value):
-                return PartEquals(part, parameter)
-    elif binary.operator is operators.in_op:
-        place = _part_of(source, binary.left, reading)
-        if place is not None:
-            part, family = place
-            value = binary.right
-            while isinstance(value, Grouping):
-                value = value.element
-            parameter = reading.parameter(value, family)
-            if parameter is not None and _compat.is_expanding(value):
-                return PartIn(part, parameter)
+def condition_of_subquery(
+    source: int, subquery: Any, equal_to: Sequence[Any], reading: Reading
+) -> KeyCondition:
+    """What it says of an outer row that a subquery has a row whose columns equal ``equal_to``."""
+    while isinstance(subquery, SUBQUERIES):
+        subquery = subquery.element
+    return _condition_of_answer(source, reading.around.answers.get(id(subquery)), equal_to, reading)
+
+
+def _joined(
+    source: int, expression: BooleanClauseList, reading: Reading, *, is_true: bool
+) -> KeyCondition:
+    parts = [
+        condition_on(source, clause, reading, is_true=is_true) for clause in expression.clauses
+    ]
+    if expression.operator is operators.and_:
+        return all_of(parts) if is_true else any_of(parts)
+    if expression.operator is operators.or_:
+        return any_of(parts) if is_true else all_of(parts)
     return ANYWHERE
 
 
-def _part_of(source: int, column: Any, reading: Reading) -> tuple[int, KeyFamily] | None:
-    place = reading.place(column)
-    if place is None or place.source != source or place.part is None or not place.is_direct:
-        return None
-    return place.part, reading.occurrences[source].families[place.part]
+def _binary(
+    source: int, binary: BinaryExpression[Any], reading: Reading, *, is_true: bool
+) -> KeyCondition:
+    if isinstance(binary.right, (True_, False_)):
+        wanted = isinstance(binary.right, True_)
+        if binary.operator in (operators.eq, operators.ne):
+            is_equal = (binary.operator is operators.eq) is is_true
+            return condition_on(source, binary.left, reading, is_true=wanted is is_equal)
+        if binary.operator is (operators.is_ if is_true else operators.is_not):
+            return condition_on(source, binary.left, reading, is_true=wanted)
+        return ANYWHERE
+    if isinstance(binary.right, Null):
+        is_null = binary.operator is (operators.is_ if is_true else operators.is_not)
+        is_key = reading.part_of(source, binary.left) is not None
+        is_filled = reading.occurrences[source].is_filled
+        return NOWHERE if is_null and is_key and not is_filled else ANYWHERE
+    found = comparison_on(source, binary, reading, is_true=is_true)
+    if found is not None:
+        return found
+    if is_true:
+        return _comparison_with_subquery(source, binary, reading)
+    return ANYWHERE
 
 
-class KeyEquality(NamedTuple):
-    """Two columns that are the same part of the same keyspace's key, and are equal."""
-
-    left: Place
-    right: Place
-    part: int
-
-
-def key_equalities(expression: Any, reading: Reading) -> Iterator[KeyEquality]:
-    """Equalities between shard-key columns of two sources that an expression, being true, means."""
-    for conjunct in conjuncts(expression):
-        if not isinstance(conjunct, BinaryExpression) or conjunct.operator is not operators.eq:
-            continue
-        left, right = reading.place(conjunct.left), reading.place(conjunct.right)
-        if left is None or right is None or left.source == right.source:
-            continue
-        one, other = reading.occurrences[left.source], reading.occurrences[right.source]
-        if (
-            left.part is not None
-            and left.part == right.part
-            and one.sharded.keyspace == other.sharded.keyspace
-            and one.families == other.families
-        ):
-            yield KeyEquality(left, right, left.part)
+def _comparison_with_subquery(
+    source: int, binary: BinaryExpression[Any], reading: Reading
+) -> KeyCondition:
+    """``key = (SELECT ...)``, ``key IN (SELECT ...)`` and ``key = ANY (SELECT ...)``."""
+    if binary.operator not in (operators.eq, operators.in_op):
+        return ANYWHERE
+    for left, right in ((binary.left, binary.right), (binary.right, binary.left)):
+        left, right = ungrouped(left), ungrouped(right)
+        if getattr(right, "operator", None) is operators.any_op:
+            right = ungrouped(right.element)
+        columns = tuple(left.clauses) if left.__visit_name__ == "tuple" else (left,)
+        if isinstance(right, (SelectBase, ScalarSelect)):
+            found = condition_of_subquery(source, right, columns, reading)
+            if found is not ANYWHERE:
+                return found
+    return ANYWHERE
 
 
-def equalities_with_parameters(
-    source: int, expression: Any, reading: Reading
-) -> Iterator[tuple[str, Any]]:
-    """(column key, bind parameter) of plain equalities of a source's own columns."""
-    for conjunct in conjuncts(expression):
-        if not isinstance(conjunct, BinaryExpression) or conjunct.operator is not operators.eq:
-            continue
-        for column, value in (
-            (conjunct.left, conjunct.right),
-            (conjunct.right, conjunct.left),
-        ):
-            place = reading.place(column)
-            if (
-                place is not None
-                and place.source == source
-                and place.is_direct
-                and isinstance(value, BindParameter)
-                and not _compat.is_expanding(value)
-            ):
-                yield place.column, value
+def _condition_of_answer(
+    source: int, answer: Answer | None, equal_to: Sequence[Any], reading: Reading
+) -> KeyCondition:
+    if answer is None:
+        return ANYWHERE
+    if answer.members:
+        return any_of(
+            [_condition_of_answer(source, each, equal_to, reading) for each in answer.members]
+        )
+    pairs = [pair for each in answer.conjuncts for pair in equal_pairs(each)]
+    if len(equal_to) == len(answer.columns):
+        pairs += zip(equal_to, answer.columns, strict=True)
+    inside = reading.inside(answer, equal_columns(pairs, reading.around.dialect))
+    return all_of(condition_on(source, each, inside) for each in answer.conjuncts)

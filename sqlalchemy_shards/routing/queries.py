@@ -9,12 +9,23 @@ from sqlalchemy.sql.selectable import CompoundSelect, Select, SelectStatementGro
 
 from sqlalchemy_shards import _compat
 
-from .nested import is_plain, is_row_by_row, why_not_alike
+from .nested import (
+    commuting_columns,
+    is_cut_off,
+    is_plain,
+    is_row_by_row,
+    stems_from_rows,
+    why_not_alike,
+)
+from .reading import Answer
 from .row_wise import why_not_row_wise
 from .scopes import Derived, Scope, leaves, unlabelled
 from .targets import locks_copies
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .scopes import Place
     from .walk import Walk
 
 
@@ -22,20 +33,41 @@ def walk_query(
     walk: Walk, query: Any, parent: Scope | None, *, is_from: bool, depth: int = 0
 ) -> Derived:
     """Walk a SELECT or set operation; return what a FROM list sees of it."""
-    while isinstance(query, SelectStatementGrouping):
-        query = query.element
-    first = len(walk.occurrences)
+    query = _ungrouped(query)
     if isinstance(query, Select):
         return _select(walk, query, parent, is_from=is_from, depth=depth)
     if isinstance(query, CompoundSelect):
-        for member in query.selects:
-            walk.query(member, parent, is_from=is_from, depth=depth + 1)
-        walk.hinder("UNION, INTERSECT and EXCEPT compare rows of all shards")
-    elif isinstance(query, UpdateBase):
+        return _compound(walk, query, parent, depth=depth)
+    if isinstance(query, UpdateBase):
         walk.unreadable = "it changes rows inside a CTE"
     else:
         walk.unreadable = f"a {type(query).__name__} cannot be looked into"
-    return Derived(sources=frozenset(range(first, len(walk.occurrences))))
+    return Derived()
+
+
+def _compound(
+    walk: Walk, query: CompoundSelect[Any], parent: Scope | None, *, depth: int
+) -> Derived:
+    members = [
+        walk.query(member, parent, is_from=False, depth=depth + 1) for member in query.selects
+    ]
+    walk.hinder("UNION, INTERSECT and EXCEPT compare rows of all shards")
+    if query.keyword.value.startswith("UNION"):
+        answers = [walk.answers.get(id(_ungrouped(member))) for member in query.selects]
+        walk.answers[id(query)] = Answer(Scope(), members=answers)
+    columns = zip(*(member.places for member in members), strict=False)
+    is_cut = is_cut_off(_compat.select_shape(query))
+    return Derived(
+        tuple(
+            tuple(
+                place._replace(is_alternative=True, is_shown=place.is_shown and not is_cut)
+                for places in column
+                for place in places
+            )
+            for column in columns
+        ),
+        frozenset().union(*(member.sources for member in members)),
+    )
 
 
 def _select(
@@ -56,17 +88,23 @@ def _select(
         walk.from_element(element, scope, is_kept=depth == 0)
     shape = _compat.select_shape(final)
     columns = tuple(final.selected_columns)
-    is_simple = walk.obstacle is None and is_row_by_row(shape) and why_not_row_wise(columns) is None
+    is_simple = (
+        walk.obstacle is None
+        and is_row_by_row(shape)
+        and why_not_row_wise([*columns, *shape.order_by]) is None
+    )
     walk.obstacle = obstacle or walk.obstacle
     where = [*scope.conjuncts]
     if final.whereclause is not None:
         where.append(final.whereclause)
-    walk.restrict(where, scope, scope.own)
-    for cte in shape.independent_ctes:
-        walk.cte(cte, scope)
     for expression in (*final.get_children(), *scope.conjuncts):
         if not _compat.is_written_as_label(expression, labels):
             walk.look_into(expression, scope)
+    for cte in shape.independent_ctes:
+        walk.cte(cte)
+    walk.restrict(where, scope, scope.own)
+    if stems_from_rows(columns, shape):
+        walk.answers[id(select)] = Answer(scope, where, [unlabelled(each) for each in columns])
     walk.is_plain = walk.is_plain and is_plain(final, shape)
     if parent is not None or depth > 0 or is_from:
         is_sharded = len(walk.occurrences) > first
@@ -74,11 +112,46 @@ def _select(
     if shape.embellished:
         walk.unreadable = "it holds raw SQL text as prefix, suffix or hint"
     walk.locks_copies = walk.locks_copies or (shape.for_update and locks_copies(final))
+    places = _shown_places(columns, scope, shape, walk)
     return Derived(
-        tuple(scope.resolve(unlabelled(column), walk.occurrences) for column in columns),
+        places,
         frozenset(range(first, len(walk.occurrences))),
         is_simple=is_simple,
+        is_local=is_simple or _shows_whole_key(places, walk),
     )
+
+
+def _shown_places(
+    columns: Sequence[Any], scope: Scope, shape: _compat.SelectShape, walk: Walk
+) -> tuple[tuple[Place, ...], ...]:
+    """The places of a SELECT's columns, as the FROM list around it sees them."""
+    commuting = commuting_columns(columns, shape)
+    return tuple(
+        tuple(
+            place._replace(is_shown=place.is_direct and is_commuting)
+            for place in scope.places(unlabelled(column), walk.occurrences)
+        )
+        for column, is_commuting in zip(columns, commuting, strict=True)
+    )
+
+
+def _shows_whole_key(places: Sequence[Sequence[Place]], walk: Walk) -> bool:
+    shown = {
+        (place.source, place.part)
+        for column in places
+        for place in column
+        if place.is_shown and not place.is_alternative
+    }
+    return any(
+        shown.issuperset((source, part) for part in range(len(walk.occurrences[source].families)))
+        for source in {source for source, _ in shown}
+    )
+
+
+def _ungrouped(query: Any) -> Any:
+    while isinstance(query, SelectStatementGrouping):
+        query = query.element
+    return query
 
 
 def _scope_within(parent: Scope | None) -> Scope:

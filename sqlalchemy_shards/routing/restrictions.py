@@ -4,36 +4,86 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.sql.elements import Tuple
+
 from sqlalchemy_shards.models.key_types import family_of
 
-from .predicates import Reading, condition_on, equalities_with_parameters, key_equalities
+from .conditions import ANYWHERE, Parameter
+from .equalities import (
+    equal_columns,
+    equal_pairs,
+    equalities_with_parameters,
+    is_same_part,
+    key_equalities,
+)
+from .predicates import condition_on
+from .reading import Reading, ungrouped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from .conditions import Parameter
-    from .scopes import Scope
+    from .scopes import Derived, Scope
     from .walk import Walk
 
 
-def restrict(walk: Walk, expressions: Sequence[Any], scope: Scope, own: Iterable[int]) -> None:
-    """Take note of what expressions that must be true say about the sources ``own``."""
-    reading = Reading(scope, walk.occurrences, walk.bind_names, walk.dialect)
-    own = set(own)
+def restrict(walk: Walk, expressions: Sequence[Any], scope: Scope, own: Iterable[int]) -> set[int]:
+    """Take note of what expressions that must be true say about the sources ``own``.
+
+    :returns: those that they say something about, which are then not filled with NULLs.
+    """
+    pairs = [pair for expression in expressions for pair in equal_pairs(expression)]
+    reading = Reading(scope, walk.surrounding, equal_columns(pairs, walk.dialect))
+    own, restricted = set(own), set()
     for source in own:
         occurrence = walk.occurrences[source]
         for expression in expressions:
-            occurrence.conditions.append(condition_on(source, expression, reading))
+            condition = condition_on(source, expression, reading)
+            if condition is not ANYWHERE:
+                occurrence.conditions.append(condition)
+                restricted.add(source)
         _find_primary_key(walk, source, expressions, reading)
     parts: dict[tuple[int, int], set[int]] = {}
-    for expression in expressions:
-        for left, right, part in key_equalities(expression, reading):
-            for one, other in ((left, right), (right, left)):
-                if other.is_direct and other.source in own:
-                    parts.setdefault((one.source, other.source), set()).add(part)
-    for (one_source, other_source), equal in parts.items():
-        if len(equal) == len(walk.occurrences[other_source].families):
-            walk.edges.add((one_source, other_source))
+    for left, right, part in key_equalities(reading.equal, reading):
+        for one, other in ((left, right), (right, left)):
+            if other.is_direct and other.source in own and not one.is_alternative:
+                parts.setdefault((one.source, other.source), set()).add(part)
+    _lay_beside(walk, parts)
+    # What is compared with anything, and is so, is not NULL.
+    compared = (place for pair in pairs for each in pair for place in reading.places(each))
+    return restricted | {place.source for place in compared if place.is_direct}
+
+
+def tie_members(walk: Walk, left: Any, derived: Derived, scope: Scope) -> None:
+    """Lay the rows of a subquery beside those that IN looks up in it by their whole key.
+
+    Rows with other keys make no difference, to NOT IN neither: no key is NULL. But one that an
+    outer join has filled may be, and NULL IN (...) depends on whether there is any row.
+    """
+    columns = tuple(left.clauses) if isinstance(left, Tuple) else (left,)
+    if not derived.is_simple or len(columns) != len(derived.places):
+        return
+    parts: dict[tuple[int, int], set[int]] = {}
+    for column, inside in zip(columns, derived.places, strict=True):
+        for one in scope.places(ungrouped(column), walk.occurrences):
+            for other in inside:
+                is_filled = any(walk.occurrences[each.source].is_filled for each in (one, other))
+                if is_same_part(one, other, walk.occurrences) and other.is_shown and not is_filled:
+                    parts.setdefault((one.source, other.source), set()).add(other.part or 0)
+    _lay_beside(walk, parts)
+
+
+def _lay_beside(walk: Walk, parts: Mapping[tuple[int, int], set[int]]) -> None:
+    """Add edges from one source to another where all parts of the key are equal."""
+    for (one, other), equal in parts.items():
+        if len(equal) == len(walk.occurrences[other].families):
+            walk.edges.add((one, other))
+
+
+def restrict_by_outer_joins(walk: Walk, scope: Scope, restricted: set[int]) -> None:
+    """Take ON clauses as true where WHERE leaves no row that an outer join has filled."""
+    for join in reversed(scope.outer_joins):
+        if join.right & restricted:
+            restricted |= restrict(walk, [join.onclause], scope, join.left | join.right)
 
 
 def _find_primary_key(
@@ -47,7 +97,7 @@ def _find_primary_key(
             family = family_of(table.c[column].type, walk.dialect)
             if family is not None and column in wanted:
                 parameter = reading.parameter(bind, family)
-                if parameter is not None:
+                if isinstance(parameter, Parameter) and parameter.compared_as is None:
                     found[column] = parameter
     if wanted and all(column in found for column in wanted):
         walk.primary_keys[source] = tuple(found[column] for column in wanted)

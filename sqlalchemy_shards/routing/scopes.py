@@ -6,7 +6,7 @@ enclosing one as its parent, for correlated columns. A `Place` is what a column 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.sql.elements import ColumnClause
@@ -29,14 +29,23 @@ class Place(NamedTuple):
     :param source: index of the source.
     :param column: key of the column in its table.
     :param part: which part of the shard key it is, if any.
-    :param is_direct: the source stands in this FROM list, or in a subquery there whose rows are
-        plainly rows of the source, so that a condition on the column restricts the source.
+    :param is_own: the FROM element that shows it stands in this scope, not in an enclosing one.
+    :param is_shown: rows of the source with other values of the column make no difference to rows
+        with this one, so that a condition on the column restricts the source.
+    :param is_alternative: the column may be one of another source instead, as in a UNION.
     """
 
     source: int
     column: str
     part: int | None
-    is_direct: bool
+    is_own: bool = True
+    is_shown: bool = True
+    is_alternative: bool = False
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether a condition of this scope on the column restricts the source."""
+        return self.is_own and self.is_shown
 
 
 @dataclass(slots=True, eq=False)
@@ -49,41 +58,55 @@ class Occurrence:
     families: tuple[KeyFamily, ...]
     is_eligible_root: bool
     """It stands in the outermost FROM list, and no outer join fills it with NULLs."""
+    is_filled: bool = False
+    """An outer join may fill it with NULLs."""
     conditions: list[KeyCondition] = field(default_factory=list)
 
     def place(self, index: int, column: str) -> Place:
         """Where a column of this occurrence is."""
         key = self.sharded.key
-        return Place(index, column, key.index(column) if column in key else None, True)
+        return Place(index, column, key.index(column) if column in key else None)
 
 
 @dataclass(slots=True, eq=False)
 class Derived:
     """A subquery or CTE in a FROM list.
 
-    :param places: for each of its columns, in order, the place inside that it shows unchanged.
+    :param places: for each of its columns, in order, the places inside that it shows unchanged: of
+        a set operation several, one of each member.
     :param sources: sources inside it.
     :param is_simple: each of its rows is a row of its sources, filtered and projected.
+    :param is_local: each of its rows comes from rows with one and the same whole shard key.
+    :param is_shared: it is named several times, so that no condition on one of them restricts it.
     :param columns: the same places by the keys of the columns outside.
     """
 
-    places: tuple[Place | None, ...] = ()
+    places: tuple[tuple[Place, ...], ...] = ()
     sources: frozenset[int] = frozenset()
     is_simple: bool = False
-    columns: Mapping[str, Place] = field(default_factory=dict)
+    is_local: bool = False
+    is_shared: bool = False
+    columns: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
 
     def named(self, element: FromClause) -> Derived:
         """The same under the name of a FROM element, with that element's columns."""
         columns = tuple(element.c)
         if len(columns) != len(self.places):
-            return Derived(self.places, self.sources, self.is_simple)
+            return replace(self, places=())
         shown = zip(columns, self.places, strict=True)
-        return Derived(
-            self.places,
-            self.sources,
-            self.is_simple,
-            {column.key: place for column, place in shown if place is not None},
-        )
+        return replace(self, columns={column.key: places for column, places in shown})
+
+
+class OuterJoin(NamedTuple):
+    """A LEFT JOIN, which WHERE may turn into an inner one.
+
+    :param left: sources of the preserved side.
+    :param right: sources of the side that is filled with NULLs.
+    """
+
+    onclause: Any
+    left: frozenset[int]
+    right: frozenset[int]
 
 
 @dataclass(slots=True, eq=False)
@@ -99,31 +122,29 @@ class Scope:
     directly_enclosing: frozenset[FromClause] = frozenset()
     conjuncts: list[Any] = field(default_factory=list)
     """ON clauses of inner joins: as good as WHERE."""
+    outer_joins: list[OuterJoin] = field(default_factory=list)
 
-    def resolve(self, column: Any, occurrences: list[Occurrence]) -> Place | None:
-        """The place of a plain column, looked up here and in the enclosing scopes."""
+    def places(self, column: Any, occurrences: list[Occurrence]) -> tuple[Place, ...]:
+        """The places of a plain column, looked up here and in the enclosing scopes."""
         if not isinstance(column, ColumnClause) or column.is_literal or column.table is None:
-            return None
+            return ()
         scope: Scope | None = self
         while scope is not None:
             if column.table in scope.names:
-                return scope._place(column, occurrences, is_own=scope is self)
+                return scope._places(column, occurrences, is_own=scope is self)
             scope = scope.parent
-        return None
+        return ()
 
-    def _place(
+    def _places(
         self, column: ColumnClause[Any], occurrences: list[Occurrence], *, is_own: bool
-    ) -> Place | None:
+    ) -> tuple[Place, ...]:
         element = self.names[column.table]  # type: ignore[index]
         if element is None:
-            return None
+            return ()
         if isinstance(element, Derived):
-            place = element.columns.get(column.key)
-            if place is None:
-                return None
-            return place._replace(is_direct=is_own and place.is_direct and element.is_simple)
-        place = occurrences[element].place(element, column.key)
-        return place if is_own else place._replace(is_direct=False)
+            inside = element.columns.get(column.key, ())
+            return tuple(place._replace(is_own=is_own) for place in inside)
+        return (occurrences[element].place(element, column.key)._replace(is_own=is_own),)
 
 
 def leaves(element: FromClause) -> list[FromClause]:

@@ -19,18 +19,20 @@ from sqlalchemy_shards.models.key_types import KeyType, key_type_of
 from .expressions import walk_expression
 from .from_lists import walk_cte, walk_from
 from .queries import walk_query
-from .restrictions import restrict
+from .reading import Surrounding
+from .restrictions import restrict, restrict_by_outer_joins
 from .roots import choose_roots
 from .scopes import Derived, Occurrence, Scope
 from .sources import StatementKind, StatementSources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.selectable import CTE, FromClause
 
     from .conditions import Parameter
+    from .reading import Answer
 
 CATALOG_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
 
@@ -39,16 +41,28 @@ class Walk:
     """What was found so far."""
 
     def __init__(
-        self, bind_names: Mapping[Any, str], dialect: Dialect, undeclared_is_global: bool
+        self,
+        bind_names: Mapping[Any, str],
+        dialect: Dialect,
+        *,
+        undeclared_is_global: bool,
+        orders_by_code_point: Callable[[Any], bool],
+        shares_ctes: bool,
     ) -> None:
-        self.bind_names = bind_names
         self.dialect = dialect
         self.undeclared_is_global = undeclared_is_global
+        self.shares_ctes = shares_ctes
         self.occurrences: list[Occurrence] = []
+        self.answers: dict[int, Answer | None] = {}
+        self.surrounding = Surrounding(
+            self.occurrences, bind_names, dialect, orders_by_code_point, self.answers
+        )
         self.edges: set[tuple[int, int]] = set()
         self.primary_keys: dict[int, tuple[Parameter, ...]] = {}
         self.seen: Counter[FromClause] = Counter()
-        self.seen_ctes: dict[int, Derived] = {}
+        self.seen_ctes: set[int] = set()
+        self.open_ctes: set[int] = set()
+        self.names_cte_again = False
         self.globals = 0
         self.references = 0
         self.obstacle: str | None = None
@@ -66,9 +80,9 @@ class Walk:
         """Walk one FROM element; return the sources in it."""
         return walk_from(self, element, scope, is_kept=is_kept)
 
-    def cte(self, cte: CTE, scope: Scope) -> Derived:
-        """Walk a CTE where it is first named."""
-        return walk_cte(self, cte, scope)
+    def cte(self, cte: CTE) -> Derived:
+        """Walk a CTE that was added to a statement on its own, if no FROM list named it."""
+        return walk_cte(self, cte, is_kept=False)
 
     def look_into(self, expression: Any, scope: Scope) -> None:
         """Look for subqueries and raw text in an expression."""
@@ -76,7 +90,7 @@ class Walk:
 
     def restrict(self, expressions: Sequence[Any], scope: Scope, own: Iterable[int]) -> None:
         """Take note of what expressions that must be true say about the sources ``own``."""
-        restrict(self, expressions, scope, own)
+        restrict_by_outer_joins(self, scope, restrict(self, expressions, scope, own))
 
     # -- what is noted --
 
