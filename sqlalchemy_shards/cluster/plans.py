@@ -16,7 +16,7 @@ from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.planner import Prepared, Refusal, prepare
 from sqlalchemy_shards.planning.rewriting import bind_processors
 from sqlalchemy_shards.routing.analysis import analyse
-from sqlalchemy_shards.routing.conditions import AllOf, AnyOf, Parameter, PartEquals, PartIn
+from sqlalchemy_shards.routing.conditions import Parameter, PartEquals, parameters_of
 
 from .own_values import key_lists
 from .values import processors_of
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.models.key_types import KeyType
     from sqlalchemy_shards.planning.planner import Facts
-    from sqlalchemy_shards.routing.conditions import KeyCondition
     from sqlalchemy_shards.routing.sources import StatementSources
 
     from .compiler import ShardsCompiler
@@ -156,6 +155,8 @@ def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey 
     condition = root.condition
     if not isinstance(condition, PartEquals) or root.width != 1:
         return None
+    if not isinstance(condition.parameter, Parameter) or condition.parameter.compared_as:
+        return None
     return _as_simple_key(root.keyspace, condition.parameter, processors)
 
 
@@ -190,14 +191,6 @@ _PLAIN_TYPES: Final[Mapping[KeyFamily, type]] = MappingProxyType(
 
 def _parameters(sources: StatementSources) -> Iterator[Parameter | None]:
     for root in sources.roots:
-        yield from _parameters_of(root.condition)
+        yield from parameters_of(root.condition)
     if sources.inserted is not None:
         yield from sources.inserted.parameters
-
-
-def _parameters_of(condition: KeyCondition) -> Iterator[Parameter]:
-    if isinstance(condition, (PartEquals, PartIn)):
-        yield condition.parameter
-    elif isinstance(condition, (AllOf, AnyOf)):
-        for each in condition.conditions:
-            yield from _parameters_of(each)
