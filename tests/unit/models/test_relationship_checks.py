@@ -11,7 +11,7 @@ from sqlalchemy import (
     and_,
 )
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import backref, configure_mappers, foreign, relationship, remote
+from sqlalchemy.orm import backref, foreign, relationship, remote
 
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.models.declare import (
@@ -381,9 +381,7 @@ def test_a_refused_registry_stays_refused(base):
     faults_of(base)
 
     with pytest.raises(InvalidRequestError, match="cannot be checked within a shard"):
-        configure_mappers()
-    base.registry.dispose()
-    configure_mappers()
+        base.registry.configure()
 
 
 def test_what_is_declared_after_the_mappers_were_configured_is_checked_then(base):
