@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Tier(enum.Enum):
     """How much work stands between the shards' rows and the answer."""
 
+    NO_QUERY = "no query"
     SINGLE_SHARD = "single shard"
     SCATTER = "scatter and merge"
     EVERY_COPY = "every copy"

@@ -116,6 +116,9 @@ class ClusterCursor:
         if decided.setting is not None:
             self._perform_setting(decided, decided.setting)
             return
+        if not decided.works:
+            self._perform_nothing(decided)
+            return
         if decided.merge is not None:
             self._perform_scatter(decided)
             return
@@ -131,6 +134,13 @@ class ClusterCursor:
         work = decided.works[0]
         self.connection.set_for_transaction(work.sql, work.parameters)
         self.description = [(name, _TEXT_OID, *[None] * 5) for name in setting.columns] or None
+
+    def _perform_nothing(self, decided: Dispatch) -> None:
+        """Give no rows, without asking."""
+        self.close()
+        self._merged = iter(())
+        self.description = decided.description
+        self.rowcount = 0
 
     def _perform_single(
         self, shard: str, sql: Any, parameters: Any, writes: bool | None, *, is_many: bool = False

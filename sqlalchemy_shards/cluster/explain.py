@@ -41,7 +41,7 @@ class Explanation:
     """Where a statement runs and how its result is made; ``str()`` is a readable tree.
 
     :param tier: how much work stands between the shards' rows and the answer.
-    :param shards: the shards, in the cluster's order.
+    :param shards: the shards, in the cluster's order; none: the answer has no rows.
     :param reason: why these.
     :param steps: what each shard runs; parameters are shown by name.
     :param merge: how the shards' answers become one, None where one shard answers alone.
@@ -65,7 +65,7 @@ class Explanation:
 
     def __str__(self) -> str:
         shards = ", ".join(self.shards)
-        lines = [f"{self.tier.value}: {shards}, because {self.reason}"]
+        lines = [f"{self.tier.value}: {shards or 'no shard'}, because {self.reason}"]
         by_sql: dict[str, list[str]] = {}
         for step in self.steps:
             by_sql.setdefault(" ".join(step.sql.split()), []).append(step.shard)
@@ -127,7 +127,9 @@ def explain_statement(
 def _explanation(decided: Dispatch) -> Explanation:
     merge = decided.merge
     tier = Tier.SCATTER
-    if merge is None:
+    if not decided.works:
+        tier = Tier.NO_QUERY
+    elif merge is None:
         tier = Tier.SINGLE_SHARD
     elif isinstance(merge, FirstCopy):
         tier = Tier.EVERY_COPY

@@ -11,6 +11,7 @@ from sqlalchemy_shards.planning.rewriting import render
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of
 
+from .no_rows import no_rows
 from .options import allows_scatter
 from .own_values import own_values
 from .unread import unchanged
@@ -45,7 +46,14 @@ def routed(
             statement=given.sql,
         )
     locate = locator_of(given, plan, values, around)
-    route = route_of(sources, around.territory, values, enlisted=around.enlisted, locator=locate)
+    route = route_of(
+        sources,
+        around.territory,
+        values,
+        enlisted=around.enlisted,
+        locator=locate,
+        may_be_empty=True,
+    )
     # An obstacle is refused with its own reason, whatever scatter says.
     is_possible = sources.obstacle is None
     if not route.is_single and route.reason is Reason.UNKNOWN_KEY and is_possible:
@@ -93,6 +101,11 @@ def with_one_copy(named: Route, plan: StatementPlan) -> Route:
 def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Route) -> Dispatch:
     """Decide what each shard of a route runs, and how the answers become one."""
     sources = plan.sources
+    if route.is_empty:
+        nothing = no_rows(given, plan, route, context_values(given, plan))
+        if nothing is not None:
+            return nothing
+        route = route.asked()
     writes = None if sources.kind.is_write or not plan.is_plain_read else False
     if route.is_single:
         whole = unchanged(given, route, writes=writes)

@@ -35,6 +35,7 @@ class Work:
 class Dispatch:
     """What all shards are given to run, and how their answers become one.
 
+    :param works: none: the answer is known to have no rows.
     :param merge: None: one shard answers alone.
     :param values: parameter values by name, for LIMIT and OFFSET.
     :param writes: whether rows change; None: it cannot be told.
@@ -42,6 +43,7 @@ class Dispatch:
         rows meet there and not crosswise.
     :param believed: how many rows it touches at least, if what the locator said is right; None:
         the locator was not asked.
+    :param description: DBAPI's description of the columns, where no shard is asked.
     :param setting: it sets something for the transaction, also on shards that join later.
     """
 
@@ -53,6 +55,7 @@ class Dispatch:
     is_ordered: bool = False
     setting: Setting | None = None
     believed: int | None = None
+    description: list[Any] | None = None
 
 
 class Surroundings(Protocol):

@@ -656,7 +656,7 @@ def test_the_columns_of_a_result_are_read() -> None:
     returning = compiled(update(users).values(name="x").returning(users.c.name))
 
     found = _compat.result_columns(one)
-    assert [each.name for each in found] == ["id", "count_1", "param_1"]
+    assert [each.name for each in found] == ["id", "count_1", "anon_1"]
     assert isinstance(found[0].type, Integer)
     assert [each.name for each in _compat.result_columns(returning)] == ["name"]
     assert _compat.result_columns(compiled(update(users).values(name="x"))) == []
