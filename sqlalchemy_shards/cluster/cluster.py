@@ -37,9 +37,9 @@ from sqlalchemy_shards.transactions.recovery import Recovery
 
 from .admission import NamelessDatabases, admit_connections
 from .explain import Explanation, explain_statement
-from .facts import CHECK_SECONDS, check_cluster
 from .options import checked_scatter, key_of_model
 from .plans import PlanCache
+from .readiness.check import CHECK_SECONDS, check_cluster
 from .schema import create_tables, drop_tables, prepare_shards
 from .timeouts import Timeouts
 
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.transactions.commit import CommitResult
     from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
 
-    from .check import Report
     from .enlisted import EnlistedShard
+    from .readiness.report import Report
 
     Undeclared = Literal["refuse", "global"]
     Scatter = Literal["allow", "refuse"]
@@ -109,11 +109,15 @@ class Cluster:
         self.hooks = Hooks()
         self.territory = Territory(tuple(self.shards), shard_map, self.global_shard)
         self.dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
-        self.plans = PlanCache(self.dialect, undeclared_is_global=undeclared == "global")
         self.fan_out = AdaptiveFanOut(GreenletFanOut())
         self.identities = IdentityRegistry(name)
         self.collations = Collations(
             tuple(self.shards), self.connect, self.dialect.identifier_preparer.format_table
+        )
+        self.plans = PlanCache(
+            self.dialect,
+            undeclared_is_global=undeclared == "global",
+            facts=self.collations if len(self.shards) > 1 else None,
         )
         nameless = NamelessDatabases()
         for shard in self.shards.values():

@@ -115,10 +115,16 @@ class StatementPlan:
 
 
 class PlanCache:
-    """Compiled statement -> `StatementPlan`. Safe over threads: two may analyse, both the same."""
+    """Compiled statement -> `StatementPlan`. Safe over threads: two may analyse, both the same.
 
-    def __init__(self, dialect: Dialect, *, undeclared_is_global: bool) -> None:
+    :param facts: asked for the order of a shard key of text that is compared by ``<`` and the like.
+    """
+
+    def __init__(
+        self, dialect: Dialect, *, undeclared_is_global: bool, facts: Facts | None = None
+    ) -> None:
         self._dialect = dialect
+        self._facts = facts
         self.undeclared_is_global = undeclared_is_global
 
     def plan_of(self, compiled: ShardsCompiler) -> StatementPlan:
@@ -134,6 +140,10 @@ class PlanCache:
             self._dialect,
             undeclared_is_global=self.undeclared_is_global,
             rendered=compiled.rendered_tables,
+            # Under a schema_translate_map the column may be another one at each execution.
+            orders_by_code_point=None
+            if self._facts is None or compiled.schema_translate_map
+            else self._facts.orders_by_code_point,
         )
         return StatementPlan(
             self,

@@ -58,6 +58,7 @@ _SWAPPED: Final[Mapping[Relation, Relation]] = {
     Relation.AT_LEAST: Relation.AT_MOST,
     Relation.ABOVE: Relation.BELOW,
 }
+_BYTE_ORDER: Final = frozenset({"C", "POSIX", "ucs_basic"})
 _OR_EQUAL: Final[Mapping[Relation, Relation]] = {
     Relation.BELOW: Relation.AT_MOST,
     Relation.AT_MOST: Relation.AT_MOST,
@@ -208,7 +209,14 @@ def _on_one_side(
     parameter = reading.parameter(value, part.family)
     if parameter is None or isinstance(parameter, Constant):
         return None
-    if part.family is KeyFamily.TEXT and not reading.around.orders_by_code_point(column):
+    if part.family is KeyFamily.TEXT and not _is_by_code_point(column, value, reading):
         return None
     is_whole = part.family is KeyFamily.INTEGER
     return PartCompares(part.part, relation, parameter, is_whole)
+
+
+def _is_by_code_point(column: Any, value: Any, reading: Reading) -> bool:
+    """Whether texts compare as Python strings do: a collation of the value is the stronger one."""
+    collation = getattr(ungrouped(value).type, "collation", None)
+    is_plain = collation is None or collation in _BYTE_ORDER
+    return is_plain and reading.around.orders_by_code_point(column)

@@ -142,8 +142,16 @@ class AnyOf:
     conditions: tuple[KeyCondition, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Implied:
+    """A condition of a subquery holds, which the SQL does not ask of the row itself."""
+
+    condition: KeyCondition
+
+
 KeyCondition: TypeAlias = (
-    "Anywhere | Nowhere | PartEquals | PartIn | PartCompares | PartsIn | IdIn | AllOf | AnyOf"
+    "Anywhere | Nowhere | PartEquals | PartIn | PartCompares | PartsIn | IdIn "
+    "| AllOf | AnyOf | Implied"
 )
 
 ANYWHERE: Final = Anywhere()
@@ -197,11 +205,18 @@ def any_of(conditions: Sequence[KeyCondition]) -> KeyCondition:
     return possible[0] if len(possible) == 1 else AnyOf(possible)
 
 
+def implied(condition: KeyCondition) -> KeyCondition:
+    """A condition that is found in a subquery."""
+    return condition if isinstance(condition, (Anywhere, Nowhere)) else Implied(condition)
+
+
 def parameters_of(condition: KeyCondition) -> Iterable[Parameter]:
     """Every parameter that a condition reads."""
     if isinstance(condition, (AllOf, AnyOf)):
         for each in condition.conditions:
             yield from parameters_of(each)
+    elif isinstance(condition, Implied):
+        yield from parameters_of(condition.condition)
     elif isinstance(condition, PartsIn):
         yield from condition.parameters
     elif isinstance(condition, (PartEquals, PartIn, PartCompares, IdIn)) and isinstance(
@@ -227,6 +242,8 @@ def regions(condition: KeyCondition, width: int, values: ValueReader) -> Regions
                 return None
             union |= part_of_union
         return union
+    if isinstance(condition, Implied):
+        return regions(condition.condition, width, values)
     try:
         return _regions_of_leaf(condition, width, values)
     except UnusableValue:

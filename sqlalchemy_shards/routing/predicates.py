@@ -41,6 +41,7 @@ from .conditions import (
     PartEquals,
     all_of,
     any_of,
+    implied,
 )
 from .equalities import equal_columns, equal_pairs
 from .reading import ungrouped
@@ -88,7 +89,8 @@ def condition_of_subquery(
     """What it says of an outer row that a subquery has a row whose columns equal ``equal_to``."""
     while isinstance(subquery, SUBQUERIES):
         subquery = subquery.element
-    return _condition_of_answer(source, reading.around.answers.get(id(subquery)), equal_to, reading)
+    answer = reading.around.answers.get(id(subquery))
+    return implied(_condition_of_answer(source, answer, equal_to, reading))
 
 
 def _joined(
