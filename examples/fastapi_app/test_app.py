@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy.orm import sessionmaker
 
 from sqlalchemy_shards import ShardedSession
 
-from .app import app
+from .app import app, get_session
 from .models import Account
 
 if TYPE_CHECKING:
@@ -85,19 +84,17 @@ def test_money_is_neither_made_nor_lost_by_many_at_once(client: TestClient) -> N
     assert client.get("/accounts").json()["cents"] == 3600
 
 
-def test_an_error_of_the_cluster_says_whether_to_try_again(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = app.state.cluster
-    strict = cluster.engine.execution_options(scatter="refuse")
-    factory = sessionmaker(class_=ShardedSession, cluster=cluster, bind=strict)
-    monkeypatch.setattr(app.state, "session_factory", factory)
+def test_an_error_of_the_cluster_says_whether_to_try_again(client: TestClient) -> None:
+    strict = app.state.cluster.engine.execution_options(scatter="refuse")
+    with ShardedSession(bind=strict) as session:
+        app.dependency_overrides[get_session] = lambda: session
+        try:
+            answers = [client.get(path) for path in ("/accounts", "/accounts/ann")]
+        finally:
+            app.dependency_overrides.clear()
 
-    answer = client.get("/accounts")
-
-    assert answer.status_code == 503
-    assert answer.json() == {"detail": {"shard": None, "retry": False}}
-    assert client.get("/accounts/ann").status_code == 200
+    assert [answer.status_code for answer in answers] == [503, 200]
+    assert answers[0].json() == {"detail": {"shard": None, "retry": False}}
 
 
 def test_the_cluster_is_ready(client: TestClient) -> None:

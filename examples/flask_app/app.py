@@ -23,7 +23,8 @@ def create_app() -> Flask:
     app.config["SQLALCHEMY_DATABASE_URI"] = f"postgresql+shards:///{SHARDS_FILE}"
     app.config["SQLALCHEMY_BINDS"] = {"audit": "sqlite://"}
     db.init_app(app)
-    app.cli.command("create-tables")(create_tables)
+    with app.app_context():
+        create_tables()
     app.add_url_rule("/users", view_func=user_list)
     app.add_url_rule("/users", view_func=user_create, methods=["POST"])
     app.add_url_rule("/users/<uuid:id>", view_func=user_detail)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from . import create_app
-from .models import db
+from .models import Post, SignUp, User, db
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,19 +15,25 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
 
-@pytest.fixture
-def app(shard_urls: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
-    """The application, with empty tables on four shards."""
+@pytest.fixture(scope="session")
+def _app(shard_urls: Mapping[str, str]) -> Iterator[Flask]:
     for number, url in enumerate(shard_urls.values()):
-        monkeypatch.setenv(f"SHARD_{number}", url)
+        os.environ[f"SHARD_{number}"] = url
     app = create_app()
-    app.test_cli_runner().invoke(args=["create-tables"], catch_exceptions=False)
     yield app
     with app.app_context():
-        db.session.remove()
-        db.drop_all()
         for engine in db.engines.values():
             engine.dispose()
+
+
+@pytest.fixture
+def app(_app: Flask) -> Iterator[Flask]:
+    """The application on four shards; its tables are empty again after the test."""
+    yield _app
+    with _app.app_context():
+        for model in (SignUp, Post, User):
+            db.session.execute(db.delete(model), execution_options={"shard": "*"})
+        db.session.commit()
 
 
 @pytest.fixture

@@ -87,9 +87,7 @@ def test_a_bind_is_a_database_of_its_own(app: Flask, users: list[dict[str, Any]]
         assert sorted(inspect(db.engine).get_table_names()) == ["post", "user"]
 
 
-def test_the_session_tells_where_a_statement_goes(
-    app: Flask, users: list[dict[str, Any]]
-) -> None:
+def test_the_session_tells_where_a_statement_goes(app: Flask, users: list[dict[str, Any]]) -> None:
     with app.app_context():
         by_name = db.select(User).filter_by(username="ann")
         by_email = db.select(User).filter_by(email="ann@example.com")

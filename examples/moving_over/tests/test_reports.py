@@ -17,7 +17,7 @@ NEW_YEAR = date(2026, 1, 1)
 
 @pytest.fixture(autouse=True)
 def year(session: Session) -> None:
-    """Eight workspaces, a month apart; the first has one ticket, the second two, and so on."""
+    """Eight workspaces, a month apart, of which each third has one ticket, two, or three."""
     for month, company in enumerate(COMPANIES, start=1):
         workspace = workspaces.open_workspace(
             session,
@@ -27,7 +27,7 @@ def year(session: Session) -> None:
             opened_on=date(2026, month, 1),
             owner=f"owner@{company}.example",
         )
-        for number in range(1, month + 1):
+        for number in range(1, 2 + (month - 1) % 3):
             ticket = tickets.open_ticket(
                 session,
                 company,
@@ -42,11 +42,10 @@ def year(session: Session) -> None:
 
 
 def test_tickets_are_counted_by_status(session: Session) -> None:
-    for ticket in session.get_one(Workspace, "haven").tickets[:3]:
-        ticket.status = Status.CLOSED
+    session.get_one(Workspace, "haven").tickets[0].status = Status.CLOSED
     session.flush()
 
-    assert reports.tickets_by_status(session, "haven") == {Status.NEW: 5, Status.CLOSED: 3}
+    assert reports.tickets_by_status(session, "haven") == {Status.NEW: 1, Status.CLOSED: 1}
 
 
 def test_the_busiest_come_first_and_the_idle_last(session: Session) -> None:
@@ -64,7 +63,7 @@ def test_the_whole_help_desk_in_numbers(session: Session) -> None:
 
     assert reports.totals(session) == {
         "workspaces": 8,
-        "open tickets": 35,
+        "open tickets": 14,
         "cents a month": 4 * 900 + 4 * 9900,
     }
 
@@ -84,18 +83,19 @@ def test_workspaces_that_became_quiet(session: Session) -> None:
 
 
 def test_the_most_urgent_tickets_of_all(session: Session) -> None:
-    urgent = reports.urgent_tickets(session, 85)
+    urgent = reports.urgent_tickets(session, 62)
 
     assert [tuple(row) for row in urgent] == [
-        ("Haven", 8, "haven 8"),
-        ("Haven", 7, "haven 7"),
-        ("Haven", 6, "haven 6"),
-        ("Haven", 5, "haven 5"),
+        ("Haven", 2, "haven 2"),
+        ("Haven", 1, "haven 1"),
+        ("Grove", 1, "grove 1"),
+        ("Fjord", 3, "fjord 3"),
+        ("Fjord", 2, "fjord 2"),
     ]
 
 
 def test_an_export_has_every_ticket_in_order(session: Session) -> None:
     days = [ticket.opened_on for ticket in reports.every_ticket(session)]
 
-    assert len(days) == 36
+    assert len(days) == 15
     assert days == sorted(days)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def tickets_by_status(session: Session, workspace_id: str) -> dict[Status, int]:
     rows = session.execute(
-        select(Ticket.status, func.count())
+        select(Ticket.status, func.count().label("tickets"))
         .where(Ticket.workspace_id == workspace_id)
         .group_by(Ticket.status)
     )
-    return {status: count for status, count in rows}
+    return {row.status: row.tickets for row in rows}
 
 
 def busiest_members(session: Session, workspace_id: str, limit: int) -> list[tuple[str, int]]:
@@ -29,7 +29,10 @@ def busiest_members(session: Session, workspace_id: str, limit: int) -> list[tup
     written = func.count(Comment.id)
     rows = session.execute(
         select(Member.name, written)
-        .outerjoin(Comment, (Comment.workspace_id == Member.workspace_id) & (Comment.author_id == Member.id))
+        .outerjoin(
+            Comment,
+            (Comment.workspace_id == Member.workspace_id) & (Comment.author_id == Member.id),
+        )
         .where(Member.workspace_id == workspace_id)
         .group_by(Member.id)
         .order_by(written.desc(), Member.name)

@@ -25,7 +25,12 @@ class Page:
 
 
 def open_ticket(
-    session: Session, workspace_id: str, subject: str, *, opened_on: date, labels: Sequence[str] = ()
+    session: Session,
+    workspace_id: str,
+    subject: str,
+    *,
+    opened_on: date,
+    labels: Sequence[str] = (),
 ) -> Ticket:
     last = session.scalar(
         select(func.coalesce(func.max(Ticket.number), 0)).where(Ticket.workspace_id == workspace_id)
@@ -43,9 +48,7 @@ def open_ticket(
 def put_label(session: Session, ticket: Ticket, name: str) -> None:
     """Put a label on a ticket; a label that is not there yet is made."""
     session.execute(
-        insert(Label)
-        .values(workspace_id=ticket.workspace_id, name=name)
-        .on_conflict_do_nothing()
+        insert(Label).values(workspace_id=ticket.workspace_id, name=name).on_conflict_do_nothing()
     )
     ticket.labels.append(session.get_one(Label, (ticket.workspace_id, name)))
 

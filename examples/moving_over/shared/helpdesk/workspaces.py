@@ -32,7 +32,10 @@ def open_workspace(
 def invite(session: Session, workspace_id: str, email: str, name: str) -> Member:
     # Two who invite at once wait for each other here.
     workspace = session.get_one(
-        Workspace, workspace_id, options=[joinedload(Workspace.plan)], with_for_update={"of": Workspace}
+        Workspace,
+        workspace_id,
+        options=[joinedload(Workspace.plan)],
+        with_for_update={"of": Workspace},
     )
     taken = session.scalar(
         select(func.count()).select_from(Member).where(Member.workspace_id == workspace_id)

@@ -1,0 +1,1 @@
+"""SQLModel's tutorial on a cluster: heroes, teams and missions."""
