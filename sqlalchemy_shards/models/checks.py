@@ -136,9 +136,8 @@ def _faults_of_all(
         said = setting.spread(table)
         yield from _table_faults(table, said, setting, allow_unresolved=allow_unresolved)
     for mapper in mappers:
-        said = setting.spread(mapper.local_table)
-        if isinstance(said, Sharded) and parent_of(mapper) is None:
-            yield from identity_faults(mapper, said, setting)
+        if parent_of(mapper) is None:
+            yield from identity_faults(mapper, setting)
         if mapper.configured:
             yield from relationship_faults(mapper, setting)
 

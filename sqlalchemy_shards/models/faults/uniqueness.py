@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Table, TypeDecorator, UnaryExpression, UniqueConstraint, Uuid
+from sqlalchemy import Column, Join, Table, TypeDecorator, UnaryExpression, UniqueConstraint, Uuid
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.sql import operators
 
@@ -48,14 +48,31 @@ def primary_key_faults(table: Table, sharded: Sharded, setting: Setting) -> Iter
         yield _no_identity(f"primary key ({names_of(columns)}) of {table.fullname!r}", sharded)
 
 
-def identity_faults(mapper: Mapper[Any], sharded: Sharded, setting: Setting) -> Iterator[str]:
-    """The same of the identity of objects, which a mapping may choose differently."""
-    columns = tuple(column for column in mapper.primary_key if isinstance(column, Column))
-    if set(columns) == set(mapper.local_table.primary_key):
-        return
-    if not is_identity(columns, sharded, setting.dialect):
+def identity_faults(mapper: Mapper[Any], setting: Setting) -> Iterator[str]:
+    """The same of the identity of objects, which a mapping may choose differently.
+
+    Of a join, it is enough that the rows of one sharded table in it are told apart.
+    """
+    columns = [column for column in mapper.primary_key if isinstance(column, Column)]
+    spread = ((table, setting.spread(table)) for table in _tables_below(mapper))
+    sharded = [(table, said) for table, said in spread if isinstance(said, Sharded)]
+    for table, said in sharded:
+        own = [column for column in columns if table.c.contains_column(column)]
+        is_its_own = bool(own) and set(own) == set(table.primary_key)
+        if is_its_own or (own and is_identity(own, said, setting.dialect)):
+            return
+    if sharded:
         what = f"mapped primary key ({names_of(columns)}) of class {mapper.class_.__name__}"
-        yield _no_identity(what, sharded)
+        yield _no_identity(what, sharded[0][1])
+
+
+def _tables_below(mapper: Mapper[Any]) -> list[Table]:
+    """The tables of a mapping whose rows are its objects; none for a mapped SELECT."""
+    if isinstance(mapper.local_table, Table):
+        return [mapper.local_table]
+    if isinstance(mapper.local_table, Join):
+        return [table for table in mapper.tables if isinstance(table, Table)]
+    return []
 
 
 def is_identity(columns: Collection[Column[Any]], sharded: Sharded, dialect: Dialect) -> bool:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import DATERANGE, ExcludeConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.models.checks import check_mappers, check_table
@@ -265,3 +265,22 @@ def test_a_one_to_one_foreign_key_over_the_key_is_unique():
     profile = Column("user_id", ForeignKey("users.id"), unique=True, nullable=False)
 
     shard_table(a_table(number(Uuid), profile, metadata=metadata), "user_id")
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+def test_the_identity_of_a_class_on_a_join_holds_a_shard_key(base, dialect, is_short):
+    users = shard_table(a_table(number(), name="users", metadata=base.metadata))
+    owner = Column("user_id", ForeignKey("users.id"), primary_key=True)
+    line = Column("line", Integer, primary_key=True, autoincrement=False)
+    lines = shard_table(a_table(owner, line, name="lines", metadata=base.metadata), "user_id")
+
+    class UserLine(base):
+        __table__ = users.join(lines)
+        id = column_property(users.c.id, lines.c.user_id)
+        __mapper_args__ = {"primary_key": [lines.c.line]} if is_short else {}
+
+    if not is_short:
+        check_mappers(base.registry, dialect)
+        return
+    with pytest.raises(ConfigurationError, match=r"mapped primary key \(line\) of class UserLine"):
+        check_mappers([UserLine.__mapper__], dialect)
