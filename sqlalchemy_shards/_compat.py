@@ -229,6 +229,44 @@ def multi_values(insert: Insert) -> Sequence[Sequence[Mapping[Any, Any]]]:
     return insert._multi_values  # type: ignore[return-value]
 
 
+def values_rows(compiled: SQLCompiler) -> list[Mapping[str, Any]]:
+    """The rows of ``insert().values([row, row, ...])`` by the keys of their columns; none: it has
+    no such list."""
+    rows = getattr(compiled.compile_state, "_multi_parameters", None) or ()
+    return [
+        {getattr(column, "key", column): value for column, value in row.items()} for row in rows
+    ]
+
+
+def name_in_row(key: str, index: int, *, is_default: bool) -> str:
+    """The parameter that holds a column's value in one row of such a list.
+
+    :param is_default: the row gives no value, and the column has a client-side default.
+    """
+    return key if is_default and index == 0 else f"{key}_m{index}"
+
+
+def client_side_defaults(compiled: SQLCompiler) -> list[str]:
+    """Keys of the columns of an INSERT whose values are computed before it is sent."""
+    prefetched: Any = compiled.insert_prefetch
+    return list(dict.fromkeys(getattr(each, "original", each).key for each in prefetched))
+
+
+def bind_name(compiled: SQLCompiler, bind: BindParameter[Any]) -> str:
+    """The name under which a parameter was compiled, or a copy of it that was given a type."""
+    name = compiled.bind_names.get(bind)
+    if name is not None:
+        return name
+    return next(name for each, name in compiled.bind_names.items() if each.key == bind.key)
+
+
+def with_rows(insert: Insert, rows: Sequence[Mapping[str, Any]]) -> Insert:
+    """An INSERT with other rows in its VALUES list."""
+    changed: Any = insert._clone()
+    changed._multi_values = (list(rows),)
+    return cast("Insert", changed)
+
+
 def post_values_clause(insert: Insert) -> ClauseElement | None:
     """The ON CONFLICT clause of an INSERT."""
     return insert._post_values_clause

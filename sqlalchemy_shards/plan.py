@@ -86,11 +86,25 @@ class SumOfCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenOrder:
+    """The numbers of inserted rows add up; returned rows come in the order of the rows given.
+
+    Rows that were left out, as ON CONFLICT may do, leave no trace: then shard by shard.
+
+    :param places: for each shard, the places of its rows in the VALUES list.
+    """
+
+    places: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FirstCopy:
     """The same on every shard: one shard's rows and row count are the answer."""
 
 
-Merge: TypeAlias = "Concatenate | OrderedMerge | AggregateRow | SumOfCounts | FirstCopy"
+Merge: TypeAlias = (
+    "Concatenate | OrderedMerge | AggregateRow | SumOfCounts | GivenOrder | FirstCopy"
+)
 
 
 @dataclass(frozen=True, slots=True)

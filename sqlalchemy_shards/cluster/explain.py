@@ -12,6 +12,7 @@ from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
     FirstCopy,
+    GivenOrder,
     OrderedMerge,
     SumOfCounts,
     Tier,
@@ -157,6 +158,8 @@ def spoken_merge(merge: Merge) -> str:
             return "one row: " + ", ".join(_SPOKEN[function.value] for function in functions)
         case SumOfCounts():
             return "row counts add up"
+        case GivenOrder():
+            return "row counts add up, returned rows in the order given"
         case FirstCopy():
             return "the first shard's answer stands for all"
         case _:

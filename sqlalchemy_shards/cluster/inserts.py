@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import RoutingError, UnsupportedStatement
-from sqlalchemy_shards.plan import SumOfCounts
+from sqlalchemy_shards.plan import GivenOrder, SumOfCounts
+from sqlalchemy_shards.planning.rewriting import NotRewritable
+from sqlalchemy_shards.planning.values_lists import ValuesList
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of, shard_of_row
 
@@ -28,6 +30,8 @@ def insert(
 ) -> Dispatch:
     """Rows for a sharded table: each goes to the shard of its key."""
     sources, context = plan.sources, given.context
+    if sources.inserted is not None and sources.inserted.rows:
+        return _values_list(given, plan, around, named)
     style = context.execute_style.name
     first, count = 0, len(context.compiled_parameters)
     if style == "INSERTMANYVALUES":
@@ -52,6 +56,33 @@ def insert(
         for shard in route.shards
     ]
     return Dispatch(works, route, SumOfCounts())
+
+
+def _values_list(
+    given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
+) -> Dispatch:
+    """The rows of ``insert().values([row, row, ...])``."""
+    inserted: Any = plan.sources.inserted
+    values = ExecutionValues(_compat.raw_parameters(given.context), plan.processors)
+    territory = around.territory
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    for index in range(len(inserted.rows)):
+        rows[shard_of_row(inserted, territory.shard_map, values, index)].append(index)
+    route = Route(territory.in_order(rows), Reason.KEY)
+    _check_insert(given, plan, around, route, named)
+    if route.is_single:
+        return unchanged(given, route)
+    values_list = ValuesList(given.context)
+    try:
+        works = [Work(shard, *values_list.part(rows[shard])) for shard in route.shards]
+    except NotRewritable as reason:
+        raise UnsupportedStatement(
+            f"the rows of the INSERT into {plan.sources.target!r} belong to several shards, and "
+            f"it cannot be given to each in part: {reason}",
+            "pass the rows as parameter sets: execute(insert(table), [row, row, ...])",
+            statement=given.sql,
+        ) from None
+    return Dispatch(works, route, GivenOrder(tuple(tuple(rows[each]) for each in route.shards)))
 
 
 def _next_batch(given: Given) -> tuple[int, int]:
@@ -108,7 +139,8 @@ def _check_insert(
     if sources.roots or sources.reads_global:
         values = ExecutionValues(given.context.compiled_parameters[0], plan.processors)
         read = route_of(sources, around.territory, values)
-        is_one_row = len(given.context.compiled_parameters) == 1
+        inserted: Any = sources.inserted
+        is_one_row = len(given.context.compiled_parameters) == 1 and len(inserted.rows) < 2
         if not is_one_row or not read.is_single or read.shards != route.shards:
             raise UnsupportedStatement(
                 f"the INSERT into {sources.target!r} reads tables of other shards than its row's",

@@ -204,3 +204,5 @@ def _parameters(sources: StatementSources) -> Iterator[Parameter | None]:
         yield from parameters_of(root.condition)
     if sources.inserted is not None:
         yield from sources.inserted.parameters
+        for row in sources.inserted.rows:
+            yield from row

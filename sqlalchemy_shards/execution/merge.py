@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from decimal import Decimal
 from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.errors import NumericValueOutOfRange
@@ -19,6 +20,7 @@ from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
     FirstCopy,
+    GivenOrder,
     OrderedMerge,
     SumOfCounts,
 )
@@ -57,6 +59,8 @@ def merged(
             return iter((_aggregate_row(functions, list(chain.from_iterable(rows)), type_oids),))
         case SumOfCounts():
             return chain.from_iterable(rows)
+        case GivenOrder(places):
+            return iter(_in_given_order([list(each) for each in rows], places))
         case FirstCopy():
             return iter(rows[0])
         case _:
@@ -66,6 +70,15 @@ def merged(
 def visible_columns(merge: Merge | None) -> int | None:
     """How many of the shards' columns belong to the result; None: all."""
     return merge.visible if isinstance(merge, OrderedMerge) else None
+
+
+def _in_given_order(
+    rows: Sequence[list[tuple[Any, ...]]], places: Sequence[Sequence[int]]
+) -> list[tuple[Any, ...]]:
+    if any(len(mine) != len(own) for mine, own in zip(rows, places, strict=True)):
+        return list(chain.from_iterable(rows))
+    placed = zip(chain.from_iterable(places), chain.from_iterable(rows), strict=True)
+    return [row for _, row in sorted(placed, key=itemgetter(0))]
 
 
 def _windowed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.sql.elements import BindParameter, ClauseElement
+from sqlalchemy.types import NullType
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.key_types import key_type_of
@@ -33,20 +34,40 @@ def inserted_key(
     Values given to ``values()`` stand in the statement; all others arrive at execution under the
     column's key, and so do client-side defaults.
     """
-    given = _compat.dml_values(compiled) or {}
-    is_readable = insert.select is None and not _compat.multi_values(insert)
-    parameters: list[Parameter | None] = []
-    for key, key_type in zip(sharded.key, key_types, strict=True):
-        value = given.get(key)
-        if not is_readable:
-            parameters.append(None)
-        elif isinstance(value, BindParameter):
-            parameters.append(_parameter(value, compiled, key_type))
-        elif isinstance(value, ClauseElement):
-            parameters.append(None)
-        else:
-            parameters.append(Parameter(key, key_type))
-    return InsertedKey(table.fullname, sharded.keyspace, sharded.key, tuple(parameters))
+    types = tuple(zip(sharded.key, key_types, strict=True))
+    is_one_row = insert.select is None and not _compat.multi_values(insert)
+    given = (_compat.dml_values(compiled) or {}) if is_one_row else {}
+    return InsertedKey(
+        table.fullname,
+        sharded.keyspace,
+        sharded.key,
+        tuple(
+            _key_part(given.get(key), key, key_type, compiled) if is_one_row else None
+            for key, key_type in types
+        ),
+        tuple(
+            tuple(
+                _key_part(
+                    row.get(key),
+                    _compat.name_in_row(key, index, is_default=key not in row),
+                    key_type,
+                    compiled,
+                )
+                for key, key_type in types
+            )
+            for index, row in enumerate(_compat.values_rows(compiled))
+        ),
+    )
+
+
+def _key_part(value: Any, name: str, key_type: KeyType, compiled: SQLCompiler) -> Parameter | None:
+    """The parameter of one part of a row's key.
+
+    :param name: what it is called if the value is a plain one, or comes with the execution.
+    """
+    if isinstance(value, BindParameter):
+        return _parameter(value, compiled, key_type)
+    return None if isinstance(value, ClauseElement) else Parameter(name, key_type)
 
 
 def _parameter(
@@ -59,6 +80,8 @@ def _parameter(
     """
     for bound, name in compiled.bind_names.items():
         if bound is value or bound.key == value.key:
+            if isinstance(bound.type, NullType):
+                return Parameter(name, key_type)  # sent as it is, and stored as the column's type
             given_type = key_type_of(bound.type, compiled.dialect)
             matches = given_type is not None and given_type.family is key_type.family
             return Parameter(name, key_type) if matches else None

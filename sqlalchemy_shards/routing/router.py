@@ -191,14 +191,18 @@ def _vagueness(region: Region) -> Reason | None:
     return Reason.PART if UNBOUND in region else None
 
 
-def shard_of_row(inserted: InsertedKey, shard_map: ShardMap, values: ValueReader) -> str:
+def shard_of_row(
+    inserted: InsertedKey, shard_map: ShardMap, values: ValueReader, row: int | None = None
+) -> str:
     """The shard of one inserted row.
 
+    :param row: which row of a VALUES list.
     :raises MissingShardKey: a part of the key has no value, or one that only SQL knows.
     :raises RoutingError: a value is not of the key column's type.
     """
     key = []
-    for column, parameter in zip(inserted.columns, inserted.parameters, strict=True):
+    parameters = inserted.parameters if row is None else inserted.rows[row]
+    for column, parameter in zip(inserted.columns, parameters, strict=True):
         if parameter is None:
             raise MissingShardKey(
                 f"the value of shard-key column {inserted.table}.{column} is not known to the "

@@ -55,14 +55,16 @@ class ShardedSource:
 class InsertedKey:
     """Where the shard key of an inserted row comes from.
 
+    :param columns: names of the key's columns, for messages.
     :param parameters: one per part of the key; None: the value is no parameter.
-    :param column: names of the key's columns, for messages.
+    :param rows: the same for each row of a VALUES list; none: there is no such list.
     """
 
     table: str
     keyspace: str
     columns: tuple[str, ...]
     parameters: tuple[Parameter | None, ...]
+    rows: tuple[tuple[Parameter | None, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -660,3 +660,48 @@ def test_the_columns_of_a_result_are_read() -> None:
     assert isinstance(found[0].type, Integer)
     assert [each.name for each in _compat.result_columns(returning)] == ["name"]
     assert _compat.result_columns(compiled(update(users).values(name="x"))) == []
+
+
+class TestValuesLists:
+    def statement(self) -> Any:
+        table = Table(
+            "t",
+            MetaData(),
+            Column("id", Integer, primary_key=True),
+            Column("a %", String),
+            Column("made", Integer, default=5),
+        )
+        rows = [{"id": 1, "a %": "x"}, {"id": 2, "a %": bindparam("given")}]
+        return insert(table).values(rows)
+
+    def test_rows_and_the_names_of_their_values_are_read(self) -> None:
+        found = compiled(self.statement())
+        rows = _compat.values_rows(found)
+
+        assert [list(row) for row in rows] == [["id", "a %"]] * 2
+        assert _compat.client_side_defaults(found) == ["made"]
+        assert _compat.bind_name(found, rows[1]["a %"]) == "given"
+        names = {
+            _compat.name_in_row("id", 0, is_default=False),
+            _compat.name_in_row("a %", 0, is_default=False),
+            _compat.name_in_row("made", 0, is_default=True),
+            _compat.name_in_row("id", 1, is_default=False),
+            _compat.name_in_row("made", 1, is_default=True),
+        }
+        assert {*names, "given"} == set(found.bind_names.values())
+        assert _compat.values_rows(compiled(insert(users).values(id=1))) == []
+
+    def test_the_orm_compiles_the_same_rows(self) -> None:
+        found = compiled(insert(User).values([{"id": 1, "name": "x"}, {User.id: 2, "name": "y"}]))
+
+        assert _compat.values_rows(found) == [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}]
+
+    def test_other_rows_are_put_in_their_place(self) -> None:
+        first = {"id": 3, "a %": "z", "made": 6}
+
+        found = compiled(_compat.with_rows(self.statement(), [first, {**first, "id": 4}]))
+        assert [row["id"] for row in _compat.values_rows(found)] == [3, 4]
+        assert _compat.client_side_defaults(found) == []
+
+    def test_it_is_never_cached(self) -> None:
+        assert self.statement()._generate_cache_key() is None
