@@ -89,9 +89,9 @@ APART = set(
 
 # What SQLAlchemy's own classes bring along, which asks no database anything.
 MACHINERY = set(
-    "allows_lambda dispatch ext get_children is_delete is_dml is_from_statement is_insert is_select "
-    "is_text is_update logger logging_name memoized_attribute memoized_instancemethod supports_execution "
-    "uses_inspection".split()
+    "allows_lambda dispatch ext get_children is_delete is_dml is_from_statement is_insert "
+    "is_select is_text is_update logger logging_name memoized_attribute memoized_instancemethod "
+    "supports_execution uses_inspection".split()
 )
 
 
