@@ -1,8 +1,8 @@
 """Many PostgreSQL shards behind one ordinary SQLAlchemy engine."""
 
-from sqlalchemy_shards.cluster.check import Report
 from sqlalchemy_shards.cluster.cluster import Cluster, create_cluster
 from sqlalchemy_shards.cluster.explain import Explanation
+from sqlalchemy_shards.cluster.readiness.report import Report
 from sqlalchemy_shards.cluster.timeouts import Timeouts
 from sqlalchemy_shards.models.declare import (
     GlobalMixin,

@@ -417,6 +417,14 @@ def distrust_pool(pool: Any, pooled: Any, error: BaseException) -> None:
     pool._invalidate(pooled, error, _checkin=False)
 
 
+def pool_bound(pool: Any) -> int | None:
+    """Connections that a pool may have open at once, None: any number, or it does not say."""
+    size, overflow = getattr(pool, "size", None), getattr(pool, "_max_overflow", None)
+    if size is None or overflow is None or overflow < 0 or size() == 0:
+        return None
+    return cast("int", size() + overflow)
+
+
 # -- tables -----------------------------------------------------------------------------------
 
 

@@ -53,14 +53,23 @@ def checked_tables(cluster: Cluster, metadata: MetaData) -> list[Table]:
     """
     tables = list(metadata.tables.values())
     for table in tables:
-        distribution = distribution_of(table)
-        if distribution is None and cluster.undeclared == "refuse":
+        if distribution_of(table) is None and cluster.undeclared == "refuse":
             raise undeclared_error(table)
+    check_declared(cluster, tables)
+    return tables
+
+
+def check_declared(cluster: Cluster, tables: Sequence[Table]) -> None:
+    """Check tables, of which those that say nothing are global.
+
+    :raises ConfigurationError: one is declared in a way that cannot work.
+    """
+    for table in tables:
+        distribution = distribution_of(table)
         if isinstance(distribution, Sharded):
             cluster.shard_map.shards_of(distribution.keyspace)  # raises where there is no such
     if len(cluster.shards) > 1:
         check_tables(tables, cluster.dialect, undeclared=Global())
-    return tables
 
 
 def tables_on(cluster: Cluster, shard: str, tables: Sequence[Table]) -> list[Table]:

@@ -662,6 +662,22 @@ def test_the_columns_of_a_result_are_read() -> None:
     assert _compat.result_columns(compiled(update(users).values(name="x"))) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "bound"),
+    [
+        ({}, 15),
+        ({"pool_size": 3, "max_overflow": 4}, 7),
+        ({"max_overflow": -1}, None),
+        ({"pool_size": 0}, None),
+        ({"poolclass": sqlalchemy.NullPool}, None),
+    ],
+)
+def test_pool_bound(arguments: dict[str, Any], bound: int | None) -> None:
+    engine = create_engine("postgresql+psycopg://app@db/app", **arguments)
+
+    assert _compat.pool_bound(engine.pool) == bound
+
+
 class TestValuesLists:
     def statement(self) -> Any:
         table = Table(
