@@ -76,7 +76,7 @@ def read_samples(page: Path) -> list[Sample]:
             token.content,
         )
         for token in tokens
-        if token.type == "fence" and token.map is not None
+        if token.type == "fence" and token.map is not None and not token.info.startswith("{")
     ]
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START = ROOT / "docs" / "guide" / "getting-started.md"
-OF_APPLICATIONS = ROOT / "docs" / "testing.md"
-"""Its samples are files of a test suite, which `test_application_tests.py` runs."""
+ELSEWHERE = (ROOT / "docs" / "testing.md", ROOT / "docs" / "guide" / "moving-over.md")
+"""Pages of applications, run by `test_application_tests.py` and `test_moving_over.py`."""
 
 ON_THEIR_OWN = (ROOT / "README.md", START, ROOT / "docs" / "hashing.md")
 
@@ -66,7 +66,7 @@ def runner(
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page != OF_APPLICATIONS and read_samples(page)],
+    [page for page in PAGES if page not in ELSEWHERE and read_samples(page)],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_the_samples_of_a_page_do_what_it_says(page: Path, runner: Runner) -> None:
