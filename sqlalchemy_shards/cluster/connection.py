@@ -34,6 +34,7 @@ from sqlalchemy_shards.errors import (
 
 from .cursor import ClusterCursor
 from .enlisted import CHARACTERISTICS, EnlistedShard
+from .inserted import InsertedRows
 from .transaction_log import TransactionLog
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ClusterConnection:
         self.scatter = cluster.scatter
         self.enlisted: dict[str, EnlistedShard] = {}
         self.locator: Locator | None = None
+        self.inserted = InsertedRows()
         self.unfinished: TransactionUnfinished | None = None
         """What the last commit left to recovery, where that is to be raised."""
         self.on_dispatch: Callable[[Dispatch], None] | None = None
@@ -236,6 +238,7 @@ class ClusterConnection:
         if self.lost_shard is None:
             self.failed_shard = None
         self._log.roll_back_to(name)
+        self.inserted.clear()
 
     def release_savepoint(self, name: str) -> None:
         """Forget a savepoint on all shards, and those within it."""
@@ -366,6 +369,7 @@ class ClusterConnection:
 
     def _forget(self) -> None:
         self.locator = None
+        self.inserted.clear()
         self._log.clear()
         self.failed_shard = self.lost_shard = None
 

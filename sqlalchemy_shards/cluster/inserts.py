@@ -6,16 +6,17 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy_shards import _compat
-from sqlalchemy_shards.errors import RoutingError, UnsupportedStatement
+from sqlalchemy_shards.errors import MissingShardKey, RoutingError, UnsupportedStatement
 from sqlalchemy_shards.plan import GivenOrder, SumOfCounts
 from sqlalchemy_shards.planning.rewriting import NotRewritable
 from sqlalchemy_shards.planning.values_lists import ValuesList
 from sqlalchemy_shards.routing.route import Reason, Route
-from sqlalchemy_shards.routing.router import route_of, shard_of_row
+from sqlalchemy_shards.routing.router import key_of_row, route_of, shard_of_row
 
 from .by_key import known_shard
 from .unread import unchanged
 from .values import ExecutionValues
+from .whereabouts import key_of
 from .work import Dispatch, Work
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def insert(
     given: Given, plan: StatementPlan, around: Surroundings, named: Route | None
 ) -> Dispatch:
     """Rows for a sharded table: each goes to the shard of its key."""
-    sources, context = plan.sources, given.context
-    if sources.inserted is not None and sources.inserted.rows:
+    context, inserted = given.context, plan.sources.inserted
+    if inserted is not None and inserted.rows:
         return _values_list(given, plan, around, named)
     style = context.execute_style.name
     first, count = 0, len(context.compiled_parameters)
@@ -42,8 +43,7 @@ def insert(
         parameters = context.compiled_parameters[index]
         shard = plan.inserted_key and known_shard(plan.inserted_key, parameters, territory)
         if shard is None:
-            values = ExecutionValues(parameters, plan.processors)
-            shard = shard_of_row(sources.inserted, territory.shard_map, values)  # type: ignore[arg-type]
+            shard = _shard_of(given, plan, around, parameters, named)
         rows[shard].append(index)
     route = Route(territory.in_order(rows), Reason.KEY)
     _check_insert(given, plan, around, route, named)
@@ -67,7 +67,11 @@ def _values_list(
     territory = around.territory
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for index in range(len(inserted.rows)):
-        rows[shard_of_row(inserted, territory.shard_map, values, index)].append(index)
+        if inserted.lies_beside and named is not None and named.is_single:
+            shard = named.shards[0]
+        else:
+            shard = shard_of_row(inserted, territory.shard_map, values, index)
+        rows[shard].append(index)
     route = Route(territory.in_order(rows), Reason.KEY)
     _check_insert(given, plan, around, route, named)
     if route.is_single:
@@ -83,6 +87,39 @@ def _values_list(
             statement=given.sql,
         ) from None
     return Dispatch(works, route, GivenOrder(tuple(tuple(rows[each]) for each in route.shards)))
+
+
+def _shard_of(
+    given: Given,
+    plan: StatementPlan,
+    around: Surroundings,
+    parameters: Mapping[str, Any],
+    named: Route | None,
+) -> str:
+    """The shard of one row, which is remembered where others are to lie beside it."""
+    inserted, shard_map = plan.sources.inserted, around.territory.shard_map
+    assert inserted is not None
+    anchor, identity = inserted.anchor, None
+    if inserted.identity is not None:
+        identity = tuple(parameters.get(name) for name in inserted.identity)
+    if not inserted.lies_beside:
+        key = key_of_row(inserted, ExecutionValues(parameters, plan.processors))
+        if anchor is not None and identity is not None:
+            around.inserted.note(anchor.key, identity, key)
+        return shard_map.shard_for(inserted.keyspace, key)
+    assert anchor is not None
+    known = None if identity is None else key_of(anchor, identity, around)
+    if known is not None:
+        return shard_map.shard_for(inserted.keyspace, known)
+    if named is not None and named.is_single:
+        return named.shards[0]
+    raise MissingShardKey(
+        f"a row for table {inserted.table!r} lies beside the row of {anchor.fullname!r} that it "
+        "names, and where that is is not known",
+        "insert both in one transaction, or hold the other row's object in the session, or say "
+        "where it is with execution_options(shard_key=(Model, key))",
+        statement=given.sql,
+    )
 
 
 def _next_batch(given: Given) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 
 from sqlalchemy_shards.errors import ConfigurationError, MissingShardKey
-from sqlalchemy_shards.models.distribution import Sharded, distribution_of
+from sqlalchemy_shards.models.distribution import Sharded, distribution_of, key_columns
 from sqlalchemy_shards.models.key_types import NotOfFamily, key_type_of
 from sqlalchemy_shards.routing.route import Reason, Route
 
@@ -88,8 +88,8 @@ def key_of_model(model: Any, key: Any, dialect: Dialect) -> ShardKeyOfModel:
             "give a tuple with one value for each part",
         )
     checked = []
-    for column, part in zip(distribution.key, parts, strict=True):
-        type_ = table.c[column].type
+    for column, part in zip(key_columns(table, distribution), parts, strict=True):
+        type_ = column.type
         processor = type_.dialect_impl(dialect).bind_processor(dialect)
         value = processor(part) if processor is not None and part is not None else part
         key_type = key_type_of(type_, dialect)
@@ -99,8 +99,7 @@ def key_of_model(model: Any, key: Any, dialect: Dialect) -> ShardKeyOfModel:
             checked.append(key_type.stored_value(value))
         except NotOfFamily:
             raise MissingShardKey(
-                f"a value of type {type(part).__name__} is no shard key of column "
-                f"{table.fullname}.{column}",
+                f"a value of type {type(part).__name__} is no shard key of column {column}",
                 "give a value of the column's own type",
             ) from None
     return ShardKeyOfModel(table, distribution.keyspace, tuple(checked))

@@ -173,6 +173,8 @@ def _simple_key(sources: StatementSources, processors: Processors) -> SimpleKey 
 def _inserted_key(sources: StatementSources, processors: Processors) -> SimpleKey | None:
     if sources.inserted is None or len(sources.inserted.parameters) != 1:
         return None
+    if sources.inserted.anchor is not None:
+        return None  # the row is to be remembered
     (parameter,) = sources.inserted.parameters
     if parameter is None:
         return None

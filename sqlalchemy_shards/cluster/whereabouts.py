@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .values import ExecutionValues
     from .work import Given, Surroundings
 
+    Key = tuple[Any, ...]
+
 
 def shows_absence(sources: StatementSources, compiled: SQLCompiler) -> bool:
     """Whether a statement that finds none of its root's rows says so by counting no row.
@@ -60,19 +62,29 @@ def locator_of(
     given: Given, plan: StatementPlan, values: ExecutionValues, around: Surroundings
 ) -> Callable[[ShardedSource], tuple[Any, ...] | None] | None:
     """What tells the key of a source's row for one parameter set; None: nothing does."""
-    locator = around.locator
     # Of many rows it must be told again where they were looked for.
     is_believed = plan.shows_absence and (given.is_many or not given.looks_again)
-    if locator is None or not is_believed or not given.can_look_again:
+    if not is_believed or not given.can_look_again:
         return None
 
     def locate(source: ShardedSource) -> tuple[Any, ...] | None:
         if source.primary_key is None:
             return None
         primary_key = tuple(values.parameters.get(each.name) for each in source.primary_key)
-        return locator.key_of(source.table, primary_key)
+        return key_of(source.table, primary_key, around)
 
     return locate
+
+
+def key_of(table: Any, primary_key: tuple[Any, ...], around: Surroundings) -> Key | None:
+    """The shard key of a row that this transaction inserted, or that the session holds.
+
+    Where a row is inserted beside it, a stale hint does no harm: the foreign key fails.
+    """
+    key = around.inserted.key_of(table, primary_key)
+    if key is not None or around.locator is None:
+        return key
+    return around.locator.key_of(table, primary_key)
 
 
 def shards_to_ask(given: Given, route: Route, territory: Territory) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.router import Locator, Territory
     from sqlalchemy_shards.routing.settings import Setting
 
+    from .inserted import InsertedRows
     from .plans import PlanCache
 
 
@@ -66,6 +67,7 @@ class Surroundings(Protocol):
     facts: Facts
     scatter: str
     locator: Locator | None
+    inserted: InsertedRows
 
     @property
     def territory(self) -> Territory:

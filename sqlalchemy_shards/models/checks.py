@@ -146,15 +146,17 @@ def _table_faults(
     table: Table, said: Distribution | None, setting: Setting, *, allow_unresolved: bool
 ) -> Iterator[str]:
     if isinstance(said, Sharded):
-        missing = [name for name in said.key if name not in table.c]
+        missing = [name for name in said.key if said.beside is None and name not in table.c]
         if missing:
             yield _no_such_columns(table, missing)
             return
-        yield from key_faults(table, said, setting.dialect)
         for check in _SHARDED_CHECKS:
             yield from check(table, said, setting)
-        if not allow_unresolved:
-            yield from unresolved_faults(table, said)
+        if said.beside is None:  # else its anchor is checked
+            yield from key_faults(table, said, setting.dialect)
+            yield from primary_key_faults(table, said, setting)
+            if not allow_unresolved:
+                yield from unresolved_faults(table, said)
     if isinstance(said, Sharded | Reference):
         yield from server_number_faults(table, setting.dialect)
     if isinstance(said, Reference):
@@ -170,4 +172,4 @@ def _no_such_columns(table: Table, missing: list[str]) -> str:
     )
 
 
-_SHARDED_CHECKS: Final = (primary_key_faults, unique_faults, exclusion_faults)
+_SHARDED_CHECKS: Final = (unique_faults, exclusion_faults)

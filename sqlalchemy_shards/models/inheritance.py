@@ -3,9 +3,10 @@
 - Single-table inheritance: nothing is noted, base and child share their table.
 - Joined inheritance: the child's table spreads like its base's. A sharded one is sharded by its own
   columns that the inherit condition equates with the base's shard key, so that both rows of an
-  object have one key and lie on one shard.
-- Concrete inheritance: the child has its own table and declares it itself. An `AbstractConcreteBase`
-  has no table, and hands its declaration down.
+  object have one key and lie on one shard. A child without such columns lies *beside* the base's
+  row that its foreign key names, if the base's primary key is unique over all shards.
+- Concrete inheritance: the child has its own table and declares it itself. An
+  `AbstractConcreteBase` has no table, and hands its declaration down.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.sql import operators
 
 from sqlalchemy_shards.errors import ConfigurationError
-from sqlalchemy_shards.models.distribution import Sharded, distribution_of, note_distribution
+from sqlalchemy_shards.models.distribution import (
+    Beside,
+    Sharded,
+    distribution_of,
+    note_distribution,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,24 +75,56 @@ def inherit_distribution(mapper: Mapper[Any], parent: Mapper[Any]) -> None:
     if mapper.single:
         return
     if isinstance(inherited, Sharded):
-        inherited = replace(inherited, key=_key_of_child(mapper, parent, inherited))
+        inherited = _of_child(mapper, parent, inherited)
     note_distribution(table_of(mapper), inherited)
 
 
-def _key_of_child(mapper: Mapper[Any], parent: Mapper[Any], inherited: Sharded) -> tuple[str, ...]:
-    """The child's own shard-key columns: those that equal the parent's in every object."""
+def _of_child(mapper: Mapper[Any], parent: Mapper[Any], inherited: Sharded) -> Sharded:
+    """How a child's table spreads: by its own key columns, else beside its base's row."""
     child_table, parent_table = table_of(mapper), table_of(parent)
     equal = dict(_equal_columns(mapper.inherit_condition, parent_table, child_table))
-    missing = [name for name in inherited.key if name not in equal]
-    if missing:
+    if inherited.beside is None and all(name in equal for name in inherited.key):
+        return replace(inherited, key=tuple(equal[name] for name in inherited.key))
+    columns = _columns_beside(parent_table, inherited, equal)
+    named = {child_table.c[own] for _, own in columns}
+    if not columns or not any(
+        set(constraint.columns) >= named and constraint.referred_table is parent_table
+        for constraint in child_table.foreign_key_constraints
+    ):
+        raise _no_key(mapper, parent, inherited)
+    rival = [name for name in inherited.key if name in child_table.c]
+    if rival:
         raise ConfigurationError(
-            f"table {child_table.fullname!r} of {mapper.class_.__name__} has no column that equals "
-            f"the shard key {', '.join(missing)} of its base {parent.class_.__name__}; "
-            "joined children without a key column are not supported yet",
-            f"give the child's table such columns and a ForeignKeyConstraint from them and its "
-            f"primary key to {parent_table.fullname!r}, or use single-table inheritance",
+            f"table {child_table.fullname!r} of {mapper.class_.__name__} has a column {rival[0]!r} "
+            f"like the shard key of its base {parent.class_.__name__}, which nothing makes equal",
+            f"make it a part of the foreign key to {parent_table.fullname!r}, or give it another "
+            "name",
         )
-    return tuple(equal[name] for name in inherited.key)
+    anchor = parent_table.key if inherited.beside is None else inherited.beside.table
+    return replace(inherited, beside=Beside(anchor, columns))
+
+
+def _columns_beside(
+    parent: Table, inherited: Sharded, equal: dict[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """(column of the anchor's primary key, the child's that equals it); empty: not all are."""
+    if inherited.beside is not None:
+        pairs = [(anchors, equal.get(parents)) for anchors, parents in inherited.beside.columns]
+    else:
+        pairs = [(column.key, equal.get(column.key)) for column in parent.primary_key.columns]
+    found = tuple((anchors, own) for anchors, own in pairs if own is not None)
+    return found if len(found) == len(pairs) else ()
+
+
+def _no_key(mapper: Mapper[Any], parent: Mapper[Any], inherited: Sharded) -> ConfigurationError:
+    child_table, parent_table = table_of(mapper), table_of(parent)
+    return ConfigurationError(
+        f"table {child_table.fullname!r} of {mapper.class_.__name__} has neither columns that "
+        f"equal the shard key {', '.join(inherited.key)} of its base {parent.class_.__name__}, nor "
+        "a foreign key to its whole primary key",
+        f"give the child's table a ForeignKeyConstraint from its primary key to that of "
+        f"{parent_table.fullname!r}, or use single-table inheritance",
+    )
 
 
 def _equal_columns(

@@ -8,17 +8,20 @@ from sqlalchemy.sql.elements import BindParameter, ClauseElement
 from sqlalchemy.types import NullType
 
 from sqlalchemy_shards import _compat
+from sqlalchemy_shards.models.distribution import Sharded, identity_of
 from sqlalchemy_shards.models.key_types import key_type_of
 
+from .beside import anchor_named
 from .conditions import Parameter
 from .sources import InsertedKey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Table
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.dml import Insert
 
-    from sqlalchemy_shards.models.distribution import Sharded
     from sqlalchemy_shards.models.key_types import KeyType
 
 
@@ -37,6 +40,12 @@ def inserted_key(
     types = tuple(zip(sharded.key, key_types, strict=True))
     is_one_row = insert.select is None and not _compat.multi_values(insert)
     given = (_compat.dml_values(compiled) or {}) if is_one_row else {}
+    anchor = anchor_named(table, sharded)
+    identity = None
+    if anchor is not None and is_one_row:
+        identity = _identity(compiled, table, sharded, given)
+    if sharded.beside is not None:
+        types = ()
     return InsertedKey(
         table.fullname,
         sharded.keyspace,
@@ -57,6 +66,9 @@ def inserted_key(
             )
             for index, row in enumerate(_compat.values_rows(compiled))
         ),
+        lies_beside=sharded.beside is not None,
+        anchor=anchor,
+        identity=identity,
     )
 
 
@@ -68,6 +80,22 @@ def _key_part(value: Any, name: str, key_type: KeyType, compiled: SQLCompiler) -
     if isinstance(value, BindParameter):
         return _parameter(value, compiled, key_type)
     return None if isinstance(value, ClauseElement) else Parameter(name, key_type)
+
+
+def _identity(
+    compiled: SQLCompiler, table: Table, sharded: Sharded, given: Mapping[str, Any]
+) -> tuple[str, ...] | None:
+    """The names of the parameters that name the anchor's row; None: not all are parameters."""
+    names = []
+    for key in identity_of(table, sharded):
+        value = given.get(key, key)
+        if isinstance(value, BindParameter):
+            bound = [n for each, n in compiled.bind_names.items() if each.key == value.key]
+            value = bound[0] if bound else None
+        if not isinstance(value, str):
+            return None
+        names.append(value)
+    return tuple(names)
 
 
 def _parameter(

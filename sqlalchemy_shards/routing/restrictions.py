@@ -8,6 +8,7 @@ from sqlalchemy.sql.elements import Tuple
 
 from sqlalchemy_shards.models.key_types import family_of
 
+from .beside import edges_by_anchor
 from .conditions import ANYWHERE, Parameter
 from .equalities import (
     equal_columns,
@@ -48,6 +49,7 @@ def restrict(walk: Walk, expressions: Sequence[Any], scope: Scope, own: Iterable
             if other.is_direct and other.source in own and not one.is_alternative:
                 parts.setdefault((one.source, other.source), set()).add(part)
     _lay_beside(walk, parts)
+    walk.edges.update(edges_by_anchor(reading, own))
     # What is compared with anything, and is so, is not NULL.
     compared = (place for pair in pairs for each in pair for place in reading.places(each))
     return restricted | {place.source for place in compared if place.is_direct}

@@ -194,12 +194,26 @@ def _vagueness(region: Region) -> Reason | None:
 def shard_of_row(
     inserted: InsertedKey, shard_map: ShardMap, values: ValueReader, row: int | None = None
 ) -> str:
-    """The shard of one inserted row.
+    """The shard of one inserted row, as `key_of_row` finds it."""
+    return shard_map.shard_for(inserted.keyspace, key_of_row(inserted, values, row))
+
+
+def key_of_row(
+    inserted: InsertedKey, values: ValueReader, row: int | None = None
+) -> tuple[Any, ...]:
+    """The shard key of one inserted row.
 
     :param row: which row of a VALUES list.
     :raises MissingShardKey: a part of the key has no value, or one that only SQL knows.
     :raises RoutingError: a value is not of the key column's type.
     """
+    if inserted.lies_beside:
+        raise MissingShardKey(
+            f"a row for table {inserted.table!r} has no shard key of its own, but lies beside the "
+            "row that it names",
+            "insert one row per parameter set, or say where it is with "
+            "execution_options(shard_key=(Model, key))",
+        )
     key = []
     parameters = inserted.parameters if row is None else inserted.rows[row]
     for column, parameter in zip(inserted.columns, parameters, strict=True):
@@ -227,7 +241,7 @@ def shard_of_row(
                 "set it before the flush, or give the column a client-side default",
             )
         key.append(value)
-    return shard_map.shard_for(inserted.keyspace, tuple(key))
+    return tuple(key)
 
 
 def _because(error: UnusableValue) -> str:

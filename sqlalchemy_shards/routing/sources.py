@@ -58,6 +58,9 @@ class InsertedKey:
     :param columns: names of the key's columns, for messages.
     :param parameters: one per part of the key; None: the value is no parameter.
     :param rows: the same for each row of a VALUES list; none: there is no such list.
+    :param lies_beside: the table has no columns of the key, and its rows lie beside the anchor's.
+    :param anchor: the table that holds the key, if rows of others lie beside its own.
+    :param identity: names of the parameters that name the anchor's row; None: they are none.
     """
 
     table: str
@@ -65,6 +68,9 @@ class InsertedKey:
     columns: tuple[str, ...]
     parameters: tuple[Parameter | None, ...]
     rows: tuple[tuple[Parameter | None, ...], ...] = ()
+    lies_beside: bool = False
+    anchor: Table | None = field(default=None, repr=False, compare=False)
+    identity: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,13 @@ from sqlalchemy import Table
 
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.models.checks import undeclared_error
-from sqlalchemy_shards.models.distribution import Global, Reference, Sharded, distribution_of
+from sqlalchemy_shards.models.distribution import (
+    Global,
+    Reference,
+    Sharded,
+    distribution_of,
+    key_columns,
+)
 from sqlalchemy_shards.models.key_types import KeyType, key_type_of
 
 from .expressions import walk_expression
@@ -126,11 +132,11 @@ class Walk:
     def key_types(self, table: Table, sharded: Sharded) -> tuple[KeyType, ...]:
         """The types of a table's shard key, part by part."""
         key_types = []
-        for key in sharded.key:
-            key_type = key_type_of(table.c[key].type, self.dialect)
+        for column in key_columns(table, sharded):
+            key_type = key_type_of(column.type, self.dialect)
             if key_type is None:
                 raise ConfigurationError(
-                    f"shard-key column {table.fullname}.{key} has a type that cannot be a key",
+                    f"shard-key column {column} has a type that cannot be a key",
                     "give it an integer, text, UUID, bytes, date, timestamp, numeric or boolean "
                     "type",
                 )

@@ -24,7 +24,7 @@ from sqlalchemy.orm.exc import UnmappedColumnError
 
 from sqlalchemy_shards.cluster.options import key_of_model
 from sqlalchemy_shards.errors import RoutingError
-from sqlalchemy_shards.models.distribution import Sharded, distribution_of
+from sqlalchemy_shards.models.distribution import Sharded, distribution_of, key_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -122,7 +122,7 @@ def parts_of(mapper: Mapper[Any]) -> Iterator[Part]:
         primary_key = list(getattr(table, "primary_key", ()))
         if {column.key for column in primary_key}.issuperset(distribution.key):
             continue
-        key = _attributes(mapper, [table.c[name] for name in distribution.key])
+        key = _attributes(mapper, key_columns(table, distribution))
         own, identity = _attributes(mapper, primary_key), _attributes(mapper, mapper.primary_key)
         if key is not None and own is not None and sorted(own) == sorted(identity or ()):
             yield Part(table, key, tuple(own.index(name) for name in identity or ()))  # type: ignore[arg-type]

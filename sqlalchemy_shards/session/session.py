@@ -11,7 +11,13 @@ from sqlalchemy_shards.cluster.connection import ClusterConnection
 from sqlalchemy_shards.cluster.explain import explain_statement
 from sqlalchemy_shards.errors import ConfigurationError, MissingShardKey, RoutingError
 from sqlalchemy_shards.models.checks import undeclared_error
-from sqlalchemy_shards.models.distribution import Global, Reference, Sharded, distribution_of
+from sqlalchemy_shards.models.distribution import (
+    Global,
+    Reference,
+    Sharded,
+    distribution_of,
+    key_columns,
+)
 
 from .locator import SessionLocator, remember_in
 from .query import ShardedQuery
@@ -96,8 +102,8 @@ class ShardedSession(Session):
         mapper = inspect(instance).mapper
         table: Any = mapper.local_table
         key = tuple(
-            getattr(instance, mapper.get_property_by_column(table.c[column]).key)
-            for column in distribution.key
+            getattr(instance, mapper.get_property_by_column(column).key)
+            for column in key_columns(table, distribution)
         )
         if None in key:
             raise MissingShardKey(

@@ -62,12 +62,13 @@ def engine() -> Iterator[Engine]:
 
 
 @contextmanager
-def told(engine: Engine, question: Any) -> Iterator[list[bool]]:
-    """What a question answers for each SELECT that runs meanwhile."""
-    answers: list[bool] = []
+def told(engine: Engine) -> Iterator[list[tuple[bool, bool]]]:
+    """For each SELECT that runs meanwhile: is it a refresh, is it the loaders'?"""
+    answers: list[tuple[bool, bool]] = []
 
     def note(connection: Any, cursor: Any, sql: str, values: Any, context: Any, many: bool) -> None:
-        answers.append(question(context.compiled))
+        compiled = context.compiled
+        answers.append((_compat.is_refresh(compiled), _compat.is_loaders(compiled)))
 
     event.listen(engine, "before_cursor_execute", note)
     yield answers
@@ -77,30 +78,25 @@ def told(engine: Engine, question: Any) -> Iterator[list[bool]]:
 def test_loads_of_one_objects_attributes(engine: Engine) -> None:
     with Session(engine) as session:
         person = session.scalars(select(Person)).one()
-        with told(engine, _compat.is_refresh) as answers:
+        with told(engine) as answers:
             _ = person.language
             _ = person.notes
             session.refresh(person)
             session.expire(person)
             _ = person.name
 
-    assert answers == [True] * len(answers)
+    assert answers == [(True, True)] * len(answers)
     assert len(answers) >= 4
 
 
 def test_what_an_application_asks_is_no_load_of_an_attribute(engine: Engine) -> None:
-    with (
-        Session(engine) as session,
-        told(engine, _compat.is_refresh) as refreshes,
-        told(engine, _compat.is_loaders) as loaders,
-    ):
+    with Session(engine) as session, told(engine) as answers:
         session.scalars(select(Person).where(Person.id.in_([1]))).one()
         session.scalars(select(Engineer)).one()
         session.execute(select(Person.__table__.c.id))
         session.query(Person).count()
 
-    assert refreshes == [False] * 4
-    assert loaders == [False] * 4
+    assert answers == [(False, False)] * 4
 
 
 @pytest.mark.parametrize(
@@ -113,10 +109,10 @@ def test_what_an_application_asks_is_no_load_of_an_attribute(engine: Engine) -> 
     ids=["selectinload", "subqueryload", "selectin_polymorphic"],
 )
 def test_loads_beside_a_query(engine: Engine, option: Any) -> None:
-    with Session(engine) as session, told(engine, _compat.is_loaders) as answers:
+    with Session(engine) as session, told(engine) as answers:
         session.scalars(select(Person).options(option)).one()
 
-    assert answers == [False, True]
+    assert answers == [(False, False), (False, True)]
 
 
 def test_lazy_loads(engine: Engine) -> None:
@@ -124,8 +120,8 @@ def test_lazy_loads(engine: Engine) -> None:
         person = session.scalars(select(Person)).one()
         pet = session.scalars(select(Pet)).one()
         session.expunge(person)
-        with told(engine, _compat.is_loaders) as answers:
+        with told(engine) as answers:
             owner = pet.owner
             _ = owner.pets
 
-    assert answers == [True, True]
+    assert answers == [(False, True), (False, True)]

@@ -62,12 +62,21 @@ class Side:
 
     @property
     def key(self) -> tuple[Column[Any], ...]:
-        """The columns of its shard key."""
+        """The columns of its shard key; of its own, if it has them."""
         return (
             tuple(self.table.c[name] for name in self.said.key)
-            if isinstance(self.said, Sharded)
+            if isinstance(self.said, Sharded) and self.said.beside is None
             else ()
         )
+
+    def anchored(self, column: Column[Any]) -> tuple[str, str] | None:
+        """The anchor, and the column of its primary key, that ``column`` equals, if any."""
+        if not isinstance(self.said, Sharded) or not self.table.c.contains_column(column):
+            return None
+        if self.said.beside is None:
+            return (self.table.key, column.key) if column.primary_key else None
+        anchors = [anchors for anchors, own in self.said.beside.columns if own == column.key]
+        return (self.said.beside.table, anchors[0]) if anchors else None
 
 
 def obstacle(
@@ -107,6 +116,8 @@ def _of_two_sharded(
         return Obstacle(Cause.KEYSPACES, what)
     if any(carries_bucket(one.type) and carries_bucket(other.type) for one, other in equal):
         return None  # equal ids have one bucket, whose rows are moved together
+    if _name_one_anchor(child, parent, equal):
+        return None
     sides = (child, parent)
     parts = {pair: _part_of(pair[0], sides, setting) for pair in equal}
     compared = [
@@ -132,6 +143,26 @@ def _of_two_sharded(
     return None
 
 
+def _name_one_anchor(
+    child: Side, parent: Side, equal: list[tuple[Column[Any], Column[Any]]]
+) -> bool:
+    """Whether both rows lie beside one row, or one of them beside the other."""
+    if all(isinstance(each.said, Sharded) and each.said.beside is None for each in (child, parent)):
+        return False
+    found = set()
+    for pair in equal:
+        for one, other in (pair, pair[::-1]):
+            anchored = child.anchored(one)
+            if anchored is not None and anchored == parent.anchored(other):
+                found.add(anchored)
+    for side in (child, parent):
+        if isinstance(side.said, Sharded) and side.said.beside is not None:
+            beside = side.said.beside
+            if found >= {(beside.table, anchors) for anchors, _ in beside.columns}:
+                return True
+    return False
+
+
 def _part_of(column: Column[Any], sides: tuple[Side, Side], setting: Setting) -> int | None:
     """Which part of its table's shard key ``column`` is.
 
@@ -141,7 +172,7 @@ def _part_of(column: Column[Any], sides: tuple[Side, Side], setting: Setting) ->
     for side in sides:
         if side.table.c.contains_column(column):
             said = side.said  # which may not be noted yet
-    if not isinstance(said, Sharded) or column.key not in said.key:
+    if not isinstance(said, Sharded) or said.beside is not None or column.key not in said.key:
         return None
     return said.key.index(column.key)
 

@@ -108,7 +108,7 @@ class Keeper:
                 copies = [Counter(map(repr, each)) for each in rows.values()]
                 if any(copy != copies[0] for copy in copies):
                     faults.append(table.fullname)
-            else:
+            elif distribution.beside is None:  # else a foreign key holds it beside its base
                 names = [table.c[key].name for key in distribution.key]
                 faults += [
                     f"{table.fullname} {key} on {shard}"
