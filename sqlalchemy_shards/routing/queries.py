@@ -37,7 +37,7 @@ def walk_query(
     if isinstance(query, Select):
         return _select(walk, query, parent, is_from=is_from, depth=depth)
     if isinstance(query, CompoundSelect):
-        return _compound(walk, query, parent, depth=depth)
+        return _compound(walk, query, parent, is_from=is_from, depth=depth)
     if isinstance(query, UpdateBase):
         walk.unreadable = "it changes rows inside a CTE"
     else:
@@ -46,17 +46,29 @@ def walk_query(
 
 
 def _compound(
-    walk: Walk, query: CompoundSelect[Any], parent: Scope | None, *, depth: int
+    walk: Walk, query: CompoundSelect[Any], parent: Scope | None, *, is_from: bool, depth: int
 ) -> Derived:
+    shape = _compat.select_shape(query)
+    if is_from and len(query.selects) == 1 and is_row_by_row(shape):  # as the ORM writes it
+        return walk.query(query.selects[0], parent, is_from=True, depth=depth)
+    may_add_up = (
+        is_from and depth == 0 and query.keyword.value == "UNION ALL" and is_row_by_row(shape)
+    )
     members = [
-        walk.query(member, parent, is_from=False, depth=depth + 1) for member in query.selects
+        walk.query(member, parent, is_from=is_from, depth=0 if may_add_up else depth + 1)
+        for member in query.selects
     ]
-    walk.hinder("UNION, INTERSECT and EXCEPT compare rows of all shards")
+    # Rows of a reference table would come once for each shard.
+    adds_up = may_add_up and all(member.is_simple and member.sources for member in members)
+    if adds_up:
+        walk.unions.append([member.sources for member in members])
+    else:
+        walk.hinder("UNION, INTERSECT and EXCEPT compare rows of all shards")
     if query.keyword.value.startswith("UNION"):
         answers = [walk.answers.get(id(_ungrouped(member))) for member in query.selects]
         walk.answers[id(query)] = Answer(Scope(), members=answers)
     columns = zip(*(member.places for member in members), strict=False)
-    is_cut = is_cut_off(_compat.select_shape(query))
+    is_cut = is_cut_off(shape)
     return Derived(
         tuple(
             tuple(
@@ -67,6 +79,8 @@ def _compound(
             for column in columns
         ),
         frozenset().union(*(member.sources for member in members)),
+        is_simple=adds_up,
+        is_local=adds_up,
     )
 
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy.sql.operators import custom_op
 
-CONSTANT_TEXT: Final = re.compile(r"\s*(\*|\d+|null|true|false)\s*", re.I)
-"""Raw SQL without any meaning of its own, as the ORM writes it into EXISTS."""
+CONSTANT_TEXT: Final = re.compile(r"\s*(\*|\d+|null|true|false|'[^'\\]*')\s*", re.I)
+"""Raw SQL without any meaning of its own, as the ORM writes it into EXISTS and into the union of a
+concrete hierarchy's tables."""
 
 _READS: Final = re.compile(
     r"\b(select|from|join|table|with|values|insert|update|delete|call|execute|copy)\b", re.I

@@ -18,12 +18,16 @@ def choose_roots(
     occurrences: Sequence[Occurrence],
     edges: Set[tuple[int, int]],
     primary_keys: Mapping[int, tuple[Parameter, ...]],
+    unions: Sequence[Sequence[Set[int]]] = (),
 ) -> tuple[tuple[ShardedSource, ...], str | None]:
     """Return the sources that decide the route, and why several shards could not answer as one.
 
     One root that reaches all other sources decides alone: their rows lie beside its own. Where it
     stands in the outermost FROM list, not filled by an outer join, every row of the answer holds
-    exactly one of its rows, so the shards' answers add up.
+    exactly one of its rows, so the shards' answers add up. So it is with the roots of the members
+    of a UNION ALL, taken together.
+
+    :param unions: the sources of the members of each UNION ALL in the outermost FROM list.
     """
     if not occurrences:
         return (), None
@@ -52,12 +56,29 @@ def choose_roots(
     for index in universal:
         if occurrences[index].is_eligible_root:
             return (source(index),), None
+    for members in unions:
+        roots = [_root_of(member, occurrences, reach) for member in members]
+        if None not in roots and everything == set().union(*members):
+            return tuple(source(index) for index in roots if index is not None), None
     names = ", ".join(repr(occurrence.name) for occurrence in occurrences)
     if universal:
         return (source(universal[0]),), f"no row of {names} stands for each row of the answer"
     return (
         tuple(source(index) for index in sorted(everything)),
         f"{names} are not joined on the whole shard key, so that rows of several shards meet",
+    )
+
+
+def _root_of(
+    member: Set[int], occurrences: Sequence[Occurrence], reach: Sequence[Set[int]]
+) -> int | None:
+    return next(
+        (
+            index
+            for index in sorted(member)
+            if occurrences[index].is_eligible_root and reach[index] >= member
+        ),
+        None,
     )
 
 

@@ -64,6 +64,8 @@ class Walk:
             self.occurrences, bind_names, dialect, orders_by_code_point, self.answers
         )
         self.edges: set[tuple[int, int]] = set()
+        self.unions: list[list[frozenset[int]]] = []
+        """The sources of the members of each UNION ALL in a FROM list whose rows add up."""
         self.primary_keys: dict[int, tuple[Parameter, ...]] = {}
         self.seen: Counter[FromClause] = Counter()
         self.seen_ctes: set[int] = set()
@@ -165,7 +167,7 @@ class Walk:
         unreadable = self.unreadable
         if unreadable is None and self.seen != Counter(rendered):
             unreadable = "its SQL names other tables than were found in it"
-        roots, obstacle = choose_roots(self.occurrences, self.edges, self.primary_keys)
+        roots, obstacle = choose_roots(self.occurrences, self.edges, self.primary_keys, self.unions)
         if self.occurrences and self.globals:
             obstacle = "it joins global and sharded tables"
         distribution = self.distribution(target) if target is not None else None

@@ -343,21 +343,43 @@ class TestConcrete:
         assert len(firms.rows("SELECT * FROM buildings")) == 8
         assert len(firms.rows("SELECT * FROM letters")) == 7
 
-    def test_the_union_of_all_classes_for_one_key(self, firms: World) -> None:
+    def test_the_union_of_all_classes(self, firms: World) -> None:
         m = firms.models
         with firms.session() as session:
-            buildings = session.scalars(
-                select(m.Building).where(m.Building.firm_id == 5).order_by(m.Building.id)
+            every = session.scalars(
+                select(m.Building).order_by(m.Building.firm_id, m.Building.id)
             ).all()
-            papers = session.scalars(
+            of_some = session.scalars(select(m.Paper).where(m.Paper.firm_id.in_([2, 5, 6]))).all()
+            of_one = session.scalars(
                 select(m.Paper).where(m.Paper.firm_id == 6).order_by(m.Paper.id)
             ).all()
+            page = session.scalars(
+                select(m.Paper).order_by(m.Paper.firm_id.desc(), m.Paper.id).limit(3)
+            ).all()
+            count = session.scalar(select(func.count()).select_from(m.Building))
             found = [
-                [(type(each).__name__, each.id) for each in several]
-                for several in (buildings, papers)
+                [(type(each).__name__, each.firm_id) for each in some]
+                for some in (every, of_one, page)
             ]
 
         assert found == [
-            [("Building", 1), ("Tower", 2)],
-            [("Contract", 1), ("Letter", 2)],
+            [row for number in FIRMS for row in (("Building", number), ("Tower", number))],
+            [("Contract", 6), ("Letter", 6)],
+            [("Contract", 8), ("Letter", 8), ("Contract", 7)],
+        ]
+        assert sorted(each.firm_id for each in of_some) == [2, 2, 5, 5, 6, 6]
+        assert count == 16
+
+    def test_a_union_is_joined_beside_its_rows(self, firms: World) -> None:
+        m = firms.models
+        with firms.session() as session:
+            found = session.execute(
+                select(m.Firm.name, m.Building.street)
+                .join(m.Building, m.Building.firm_id == m.Firm.id)
+                .where(m.Firm.id > 6)
+                .order_by(m.Firm.id, m.Building.id)
+            ).all()
+
+        assert found == [
+            (f"firm {number}", street) for number in (7, 8) for street in ("low", "high")
         ]

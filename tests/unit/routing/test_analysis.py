@@ -25,6 +25,7 @@ from sqlalchemy import (
     table,
     text,
     true,
+    union,
     union_all,
     update,
 )
@@ -39,6 +40,7 @@ from sqlalchemy_shards.routing.conditions import (
     ANYWHERE,
     AllOf,
     AnyOf,
+    Implied,
     KeyCondition,
     PartEquals,
     PartIn,
@@ -107,6 +109,8 @@ def spoken(condition: KeyCondition) -> Any:
             return {"and": sorted(map(str, map(spoken, conditions)))}
         case AnyOf(conditions):
             return {"or": sorted(map(str, map(spoken, conditions)))}
+        case Implied(condition):
+            return spoken(condition)
         case _:
             return "anywhere"
 
@@ -286,7 +290,7 @@ class TestSubqueries:
             of(select(A.c.value, func.count()).group_by(A.c.value)),
             of(select(func.count(A.c.id))),
             of(select(A.c.id, func.row_number().over().label("n"))),
-            of(union_all(select(A.c.id), select(B.c.id))),
+            of(union(select(A.c.id), select(B.c.id))),
             (lambda t: select(t, t.alias()))(select(A).cte()),
             select(A, select(B.c.id).where(VALUE).limit(1).lateral()),
             select(A, select(REFERENCE.c.id).limit(1).scalar_subquery()),
