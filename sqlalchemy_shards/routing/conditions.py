@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import zip_longest
 from math import ceil, floor
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy_shards.models.key_types import KeyFamily
@@ -22,7 +23,7 @@ from sqlalchemy_shards.topology.generated_id import bucket_of_id
 from sqlalchemy_shards.topology.key_regions import UNBOUND, InBucket, Interval, overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import TypeAlias
 
     from sqlalchemy_shards.models.key_types import KeyType
@@ -230,60 +231,54 @@ def regions(condition: KeyCondition, width: int, values: ValueReader) -> Regions
 
     :param width: how many parts the key has.
     """
-    if isinstance(condition, AllOf):
-        found: Regions = None
-        for each in condition.conditions:
-            found = _both(found, regions(each, width, values))
-        return found
-    if isinstance(condition, AnyOf):
-        union: set[Region] = set()
-        for each in condition.conditions:
-            if (part_of_union := regions(each, width, values)) is None:
-                return None
-            union |= part_of_union
-        return union
-    if isinstance(condition, Implied):
-        return regions(condition.condition, width, values)
     try:
-        return _regions_of_leaf(condition, width, values)
+        return _REGIONS[type(condition)](condition, width, values)
     except UnusableValue:
         return None
 
 
-def _regions_of_leaf(condition: KeyCondition, width: int, values: ValueReader) -> Regions:
-    match condition:
-        case PartEquals(part, Constant(value)):
-            return {_region(part, value, width)}
-        case PartEquals(part, Parameter() as parameter):
-            value = _converted(parameter, values.one(parameter))
-            return set() if value is None else {_region(part, value, width)}
-        case PartIn(part, parameter):
-            listed = (_converted(parameter, value) for value in values.many(parameter))
-            return {_region(part, value, width) for value in listed if value is not None}
-        case PartCompares(part, relation, parameter, is_whole):
-            value = values.one(parameter)
-            if value is None:
-                return set()
-            if parameter.compared_as is KeyFamily.NUMERIC:
-                value = Decimal(value)
-            return {_region(part, _interval(relation, value, is_whole), width)}
-        case PartsIn():
-            return _regions_of_rows(condition, width, values)
-        case IdIn():
-            return _regions_of_ids(condition, width, values)
-        case Nowhere():
-            return set()
-        case _:
+def _of_all(condition: AllOf, width: int, values: ValueReader) -> Regions:
+    found: Regions = None
+    for each in condition.conditions:
+        found = _both(found, regions(each, width, values))
+    return found
+
+
+def _of_any(condition: AnyOf, width: int, values: ValueReader) -> Regions:
+    union: set[Region] = set()
+    for each in condition.conditions:
+        if (part_of_union := regions(each, width, values)) is None:
             return None
+        union |= part_of_union
+    return union
 
 
-def _region(part: int, value: object, width: int) -> Region:
-    if width == 1:
-        return (value,)
-    return tuple(value if i == part else UNBOUND for i in range(width))
+def _of_equal(condition: PartEquals, width: int, values: ValueReader) -> Regions:
+    parameter = condition.parameter
+    if isinstance(parameter, Constant):
+        value = parameter.value
+    else:
+        value = _converted(parameter, values.one(parameter))
+    return set() if value is None else {_region(condition.part, value, width)}
 
 
-def _regions_of_rows(condition: PartsIn, width: int, values: ValueReader) -> Regions:
+def _of_list(condition: PartIn, width: int, values: ValueReader) -> Regions:
+    parameter, part = condition.parameter, condition.part
+    listed = [_converted(parameter, value) for value in values.many(parameter)]
+    return {_region(part, value, width) for value in listed if value is not None}
+
+
+def _of_comparison(condition: PartCompares, width: int, values: ValueReader) -> Regions:
+    value = values.one(condition.parameter)
+    if value is None:
+        return set()
+    if condition.parameter.compared_as is KeyFamily.NUMERIC:
+        value = Decimal(value)
+    interval = _interval(condition.relation, value, condition.is_whole)
+    return {_region(condition.part, interval, width)}
+
+
+def _of_rows(condition: PartsIn, width: int, values: ValueReader) -> Regions:
     found: set[Region] = set()
     for row in values.rows(condition.parameters):
         items = [_converted(*each) for each in zip(condition.parameters, row, strict=True)]
@@ -297,7 +292,7 @@ def _regions_of_rows(condition: PartsIn, width: int, values: ValueReader) -> Reg
     return found
 
 
-def _regions_of_ids(condition: IdIn, width: int, values: ValueReader) -> Regions:
+def _of_ids(condition: IdIn, width: int, values: ValueReader) -> Regions:
     if condition.is_list:
         ids = values.many(condition.parameter)
     else:
@@ -307,6 +302,28 @@ def _regions_of_ids(condition: IdIn, width: int, values: ValueReader) -> Regions
     if None in buckets:
         return None  # it was not generated, so that its row may lie anywhere
     return {(*(UNBOUND,) * width, InBucket(bucket)) for bucket in buckets if bucket is not None}
+
+
+_REGIONS: Final[Mapping[type[Any], Callable[[Any, int, ValueReader], Regions]]] = MappingProxyType(
+    {
+        Anywhere: lambda condition, width, values: None,
+        Nowhere: lambda condition, width, values: set(),
+        PartEquals: _of_equal,
+        PartIn: _of_list,
+        PartCompares: _of_comparison,
+        PartsIn: _of_rows,
+        IdIn: _of_ids,
+        AllOf: _of_all,
+        AnyOf: _of_any,
+        Implied: lambda condition, width, values: regions(condition.condition, width, values),
+    }
+)
+
+
+def _region(part: int, value: object, width: int) -> Region:
+    if width == 1:
+        return (value,)
+    return tuple(value if i == part else UNBOUND for i in range(width))
 
 
 def _converted(parameter: Parameter, value: Any) -> Any:

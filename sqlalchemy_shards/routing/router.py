@@ -90,9 +90,14 @@ def route_of(
         return Route(territory.shards, Reason.EVERY_COPY)
     if not sources.roots:
         return _unsharded_route(sources, territory, enlisted)
+    is_global = sources.reads_global or sources.writes_global
+    if len(sources.roots) == 1 and not is_global:
+        shards, reason = _shards_of(sources.roots[0], territory, values, locator)
+        if shards:
+            return Route(territory.in_order(shards), reason)
     found = [_shards_of(source, territory, values, locator) for source in sources.roots]
     union = frozenset().union(*(shards for shards, _ in found))
-    if sources.reads_global or sources.writes_global:
+    if is_global:
         union |= {territory.global_shard}
     if not union:
         spare = _any_of(territory.shards, territory, enlisted)
@@ -165,30 +170,37 @@ def shards_of_regions(
         return None
     shards: set[str] = set()
     reason = Reason.KEY
-    for each in found:
-        has_bucket = type(each[-1]) is InBucket
-        vague = _vagueness(each[:-1] if has_bucket else each)
-        if vague is None:
+    for region in found:
+        vague = _vagueness(region)
+        if vague is Reason.KEY:
             try:
-                shards.add(shard_map.shard_for(keyspace, each[:-1] if has_bucket else each))
+                key = region[:-1] if type(region[-1]) is InBucket else region
+                shards.add(shard_map.shard_for(keyspace, key))
             except UnknownShard:
                 continue  # no shard holds such a key, so no row has it
             except RoutingError:
                 return None
             continue
-        within = shard_map.shards_within(keyspace, each)
+        within = shard_map.shards_within(keyspace, region)
         if within is None:
             return None
         shards |= within
-        reason = max(reason, Reason.BUCKET if has_bucket else vague, key=_VAGUENESS.index)
+        reason = max(reason, vague, key=_VAGUENESS.index)
     return frozenset(shards), reason
 
 
-def _vagueness(region: Region) -> Reason | None:
-    """What a region says of its keys; None: it is one key."""
-    if any(type(part) is Interval for part in region):
-        return Reason.RANGE
-    return Reason.PART if UNBOUND in region else None
+def _vagueness(region: Region) -> Reason:
+    """What a region says of its keys; that it is one key, where it is."""
+    vague = Reason.KEY
+    for part in region:
+        if part is UNBOUND:
+            if vague is Reason.KEY:
+                vague = Reason.PART
+        elif type(part) is Interval:
+            vague = Reason.RANGE
+        elif type(part) is InBucket and vague is not Reason.KEY:
+            vague = Reason.BUCKET
+    return vague
 
 
 def shard_of_row(

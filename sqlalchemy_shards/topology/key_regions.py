@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy_shards.errors import RoutingError, UnknownShard
@@ -47,8 +46,7 @@ class InBucket(NamedTuple):
     bucket: int
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """The values between two bounds, each of which may be `UNBOUND`.
 
     :param is_open_below: the lower bound itself is not in it; likewise above.
@@ -76,21 +74,23 @@ def overlap(one: Any, other: Any) -> Any:
         return other
     if other is UNBOUND:
         return one
-    if isinstance(other, Interval):
+    if type(other) is Interval:
         one, other = other, one
-    if not isinstance(one, Interval):
+    if type(one) is not Interval:
         return one if one == other else None
-    if not isinstance(other, Interval):
+    if type(other) is not Interval:
         return other if one.holds(other) else None
     return _between(*_higher(one, other), *_lower(one, other))
 
 
 def is_in(key: tuple[Any, ...], region: Region) -> bool:
     """Whether a key may be in a region, whatever its bucket."""
-    return all(
-        part is UNBOUND or (part.holds(value) if isinstance(part, Interval) else part == value)
-        for part, value in zip(region, key, strict=False)
-    )
+    for part, value in zip(region, key, strict=False):
+        if part is UNBOUND:
+            continue
+        if not (part.holds(value) if type(part) is Interval else part == value):
+            return False
+    return True
 
 
 def buckets_within(partitioner: Partitioner, region: Region) -> Sequence[range] | None:
@@ -127,7 +127,7 @@ def _buckets_of_part(partitioner: Partitioner, part: Any) -> Sequence[range] | N
     if part is UNBOUND:
         return None
     try:
-        if isinstance(part, Interval):
+        if type(part) is Interval:
             return _ranges(partitioner, part)
         bucket = partitioner.bucket_of((part,))
     except UnknownShard:
