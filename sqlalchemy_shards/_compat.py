@@ -272,17 +272,29 @@ def post_values_clause(insert: Insert) -> ClauseElement | None:
     return insert._post_values_clause
 
 
-def on_conflict_parts(clause: ClauseElement) -> tuple[Sequence[str], Sequence[Any]]:
-    """Keys of the columns that ON CONFLICT DO UPDATE sets, and every expression in the clause."""
+def conflict_assignments(clause: ClauseElement) -> Mapping[str, Any]:
+    """Key of the column -> value, of what ON CONFLICT DO UPDATE sets."""
     assignments = getattr(clause, "update_values_to_set", None) or ()
-    pairs = list(assignments.items() if hasattr(assignments, "items") else assignments)
-    keys = [getattr(column, "key", column) for column, _ in pairs]
-    expressions = [value for _, value in pairs if hasattr(value, "get_children")]
+    pairs = assignments.items() if hasattr(assignments, "items") else assignments
+    return {getattr(column, "key", column): value for column, value in pairs}
+
+
+def conflict_target(clause: ClauseElement) -> str | Sequence[Any] | None:
+    """What ON CONFLICT looks for conflicts in: the name of a constraint, or columns (their names,
+    or expressions); None: in everything that is unique."""
+    name = getattr(clause, "constraint_target", None)
+    return name if name is not None else getattr(clause, "inferred_target_elements", None)
+
+
+def conflict_expressions(clause: ClauseElement) -> list[Any]:
+    """Every expression in an ON CONFLICT clause."""
+    values = conflict_assignments(clause).values()
+    expressions = [value for value in values if hasattr(value, "get_children")]
     for name in ("update_whereclause", "inferred_target_whereclause"):
         expression = getattr(clause, name, None)
         if expression is not None and hasattr(expression, "get_children"):
             expressions.append(expression)
-    return keys, expressions
+    return expressions
 
 
 def returning(statement: UpdateBase) -> Sequence[Any]:

@@ -167,6 +167,14 @@ def _check_insert(
             shard=route.shards[0],
             statement=given.sql,
         )
+    inserted: Any = sources.inserted
+    if inserted.unseen_conflict is not None:
+        raise UnsupportedStatement(
+            f"ON CONFLICT of table {sources.target!r} cannot be kept over all shards: "
+            f"{inserted.unseen_conflict}",
+            "take the shard key into the unique constraint and into the conflict target",
+            statement=given.sql,
+        )
     if sources.unreadable is not None:
         raise UnsupportedStatement(
             f"it cannot be told what the INSERT reads: {sources.unreadable}",
@@ -176,7 +184,6 @@ def _check_insert(
     if sources.roots or sources.reads_global:
         values = ExecutionValues(given.context.compiled_parameters[0], plan.processors)
         read = route_of(sources, around.territory, values)
-        inserted: Any = sources.inserted
         is_one_row = len(given.context.compiled_parameters) == 1 and len(inserted.rows) < 2
         if not is_one_row or not read.is_single or read.shards != route.shards:
             raise UnsupportedStatement(

@@ -133,7 +133,7 @@ def _deterministic_write(draft: _Draft) -> None:
     expressions += [where] if where is not None else []
     expressions += _compat.returning(statement)
     conflict = _compat.post_values_clause(statement) if isinstance(statement, Insert) else None
-    expressions += _compat.on_conflict_parts(conflict)[1] if conflict is not None else []
+    expressions += _compat.conflict_expressions(conflict) if conflict is not None else []
     reason = why_not_row_wise(expressions)
     if reason is not None:
         raise Refusal(reason, "compute the value in the application and pass it as a parameter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
@@ -9,6 +10,7 @@ from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.distribution import Reference, Sharded
 
+from .conflicts import moved_keys, why_conflict_unseen
 from .inserts import inserted_key
 from .scopes import Scope
 from .sources import StatementKind, StatementSources
@@ -75,11 +77,12 @@ def _insert(
             walk.hinder("INSERT ... SELECT would have to move rows between shards")
     clause = _compat.post_values_clause(statement)
     changed: tuple[str, ...] = ()
+    unseen: str | None = None
     if clause is not None:
-        set_columns, expressions = _compat.on_conflict_parts(clause)
         if isinstance(distribution, Sharded):
-            changed = tuple(sorted(set(set_columns).intersection(distribution.key)))
-        for expression in expressions:
+            changed = moved_keys(clause, table, distribution)
+            unseen = why_conflict_unseen(clause, table, distribution, walk.dialect)
+        for expression in _compat.conflict_expressions(clause):
             walk.look_into(expression, scope)
     for expression in (*_compat.dml_expressions(compiled), *_compat.returning(statement)):
         walk.look_into(expression, scope)
@@ -91,6 +94,10 @@ def _insert(
             statement, compiled, table, distribution, walk.key_types(table, distribution)
         )
         return walk.result(
-            StatementKind.INSERT, rendered, target=table, inserted=key, changed_key=changed
+            StatementKind.INSERT,
+            rendered,
+            target=table,
+            inserted=replace(key, unseen_conflict=unseen),
+            changed_key=changed,
         )
     return walk.result(StatementKind.INSERT, rendered, target=table)

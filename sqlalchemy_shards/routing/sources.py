@@ -61,6 +61,7 @@ class InsertedKey:
     :param lies_beside: the table has no columns of the key, and its rows lie beside the anchor's.
     :param anchor: the table that holds the key, if rows of others lie beside its own.
     :param identity: names of the parameters that name the anchor's row; None: they are none.
+    :param unseen_conflict: why its ON CONFLICT would overlook a row of another shard, if it would.
     """
 
     table: str
@@ -71,6 +72,7 @@ class InsertedKey:
     lies_beside: bool = False
     anchor: Table | None = field(default=None, repr=False, compare=False)
     identity: tuple[str, ...] | None = None
+    unseen_conflict: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

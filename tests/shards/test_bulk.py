@@ -506,16 +506,6 @@ class TestWritingEverywhere:
         with spread_shop.session() as session, pytest.raises(ShardKeyChanged):
             session.execute(statement)
 
-    def test_many_rows_in_one_values_list_are_refused(self, spread_shop: World) -> None:
-        m = spread_shop.models
-        statement = insert(m.Customer).values(rows())
-        with spread_shop.session() as session:
-            with pytest.raises(MissingShardKey, match="one row per parameter set"):
-                session.execute(statement)
-            is_usable = session.scalar(select(func.count()).select_from(m.Customer))
-
-        assert is_usable == len(CUSTOMERS)
-
     def test_a_key_that_sql_computes_is_refused(self, spread_shop: World) -> None:
         m = spread_shop.models
         statement = insert(m.Customer).values(id=func.length("abc"), name="x", version=1)

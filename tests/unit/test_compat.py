@@ -315,7 +315,8 @@ class TestModification:
         )
         clause = _compat.post_values_clause(statement)
         assert clause is not None
-        keys, expressions = _compat.on_conflict_parts(clause)
+        keys = list(_compat.conflict_assignments(clause))
+        expressions = _compat.conflict_expressions(clause)
 
         texts = {str(each) for each in expressions}
         assert set(keys) == {"name", "points"}
@@ -677,6 +678,18 @@ def test_pool_bound(arguments: dict[str, Any], bound: int | None) -> None:
     engine = create_engine("postgresql+psycopg://app@db/app", **arguments)
 
     assert _compat.pool_bound(engine.pool) == bound
+
+
+def test_what_a_conflict_is_looked_for_in_is_read() -> None:
+    def target(**arguments: Any) -> Any:
+        statement = upsert(users).values(id=1).on_conflict_do_nothing(**arguments)
+        clause: Any = _compat.post_values_clause(statement)
+        return _compat.conflict_target(clause)
+
+    assert target() is None
+    assert target(constraint="users_pkey") == "users_pkey"
+    assert list(target(index_elements=["id", users.c.name])) == ["id", users.c.name]
+    assert list(target(constraint=users.primary_key)) == [users.c.id]
 
 
 class TestValuesLists:

@@ -24,7 +24,7 @@ from sqlalchemy_shards._compat import exclusion_elements
 from sqlalchemy_shards.models.distribution import Sharded
 from sqlalchemy_shards.models.faults.co_location import Side, obstacle
 from sqlalchemy_shards.models.faults.foreign_keys import pairs_of
-from sqlalchemy_shards.models.faults.setting import is_per_shard, names_of
+from sqlalchemy_shards.models.faults.setting import Setting, is_per_shard, names_of
 from sqlalchemy_shards.models.generated_id import carries_bucket
 from sqlalchemy_shards.models.key_types import KeyFamily, family_of
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.orm import Mapper
     from sqlalchemy.types import TypeEngine
-
-    from sqlalchemy_shards.models.faults.setting import Setting
 
 
 def primary_key_faults(table: Table, sharded: Sharded, setting: Setting) -> Iterator[str]:
@@ -99,6 +97,15 @@ def unique_faults(table: Table, sharded: Sharded, setting: Setting) -> Iterator[
             index, compared, named, may_repeat_null, Side(table, sharded), setting
         ):
             yield _per_shard_only(f"unique index {_index_name(index)}", sharded)
+
+
+def is_unique_over_shards(
+    columns: Collection[Column[Any]], table: Table, sharded: Sharded, dialect: Dialect
+) -> bool:
+    """Whether two rows on different shards cannot agree in ``columns``."""
+    side, setting = Side(table, sharded), Setting(dialect)
+    found = set(columns)
+    return _determine_the_shard(found, side, setting) or _name_one_row(found, side, setting)
 
 
 def exclusion_faults(table: Table, sharded: Sharded, setting: Setting) -> Iterator[str]:
