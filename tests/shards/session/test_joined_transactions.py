@@ -8,6 +8,7 @@ end everything is rolled back.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -175,64 +176,71 @@ class TestTheRecipe:
 
 
 class TestModes:
-    @pytest.mark.parametrize("mode", MODES)
-    @pytest.mark.parametrize("end", ["commit", "rollback"])
+    """What each mode does to the outer transaction, with all of them in one test of a world."""
+
     def test_the_end_of_the_session_means_what_it_means_on_one_database(
-        self, world: World, make: Any, mode: str, end: str
+        self, world: World, make: Any
     ) -> None:
         """Without a savepoint outside, and with the outer transaction committed afterwards."""
-        with world.engine.connect() as connection:
-            outer = connection.begin()
-            with make(bind=connection, join_transaction_mode=mode) as session:
-                add_customers(world, session, 100, "within")
-                session.flush()
-                getattr(session, end)()
-            is_active = outer.is_active
-            if is_active:
-                outer.commit()
+        active, stored = {}, {}
+        for number, (mode, end) in enumerate(product(MODES, ["commit", "rollback"])):
+            with world.engine.connect() as connection:
+                outer = connection.begin()
+                with make(bind=connection, join_transaction_mode=mode) as session:
+                    add_customers(world, session, 100 * number, f"{mode} {end}")
+                    session.flush()
+                    getattr(session, end)()
+                active[mode, end] = outer.is_active
+                if outer.is_active:
+                    outer.commit()
+            stored[mode, end] = f"{mode} {end}" in names(world)
 
-        expected_active = {
-            "conditional_savepoint": end == "commit",
-            "rollback_only": end == "commit",
-            "control_fully": False,
-            "create_savepoint": True,
+        assert active == {
+            ("conditional_savepoint", "commit"): True,
+            ("conditional_savepoint", "rollback"): False,
+            ("rollback_only", "commit"): True,
+            ("rollback_only", "rollback"): False,
+            ("control_fully", "commit"): False,
+            ("control_fully", "rollback"): False,
+            ("create_savepoint", "commit"): True,
+            ("create_savepoint", "rollback"): True,
         }
-        assert is_active is expected_active[mode]
-        assert names(world) == ({"within"} if end == "commit" else set())
+        assert stored == {(mode, end): end == "commit" for mode, end in active}
 
-    @pytest.mark.parametrize("mode", MODES)
-    def test_a_rollback_under_a_savepoint_outside(self, world: World, make: Any, mode: str) -> None:
-        with world.engine.connect() as connection:
-            outer = connection.begin()
-            savepoint = connection.begin_nested()
-            with make(bind=connection, join_transaction_mode=mode) as session:
-                add_customers(world, session, 100, "within")
-                session.flush()
-                session.rollback()
-            active = (savepoint.is_active, outer.is_active)
-            connection.rollback()
+    def test_a_rollback_under_a_savepoint_outside(self, world: World, make: Any) -> None:
+        active = {}
+        for mode in MODES:
+            with world.engine.connect() as connection:
+                outer = connection.begin()
+                savepoint = connection.begin_nested()
+                with make(bind=connection, join_transaction_mode=mode) as session:
+                    add_customers(world, session, 100, "within")
+                    session.flush()
+                    session.rollback()
+                active[mode] = (savepoint.is_active, outer.is_active)
+                connection.rollback()
 
-        expected = {
+        assert active == {
             "conditional_savepoint": (True, True),
             "rollback_only": (False, True),
             "control_fully": (False, True),
             "create_savepoint": (True, True),
         }
-        assert active == expected[mode]
         assert names(world) == set()
 
-    @pytest.mark.parametrize("mode", MODES)
-    def test_closing_without_an_end(self, world: World, make: Any, mode: str) -> None:
-        with world.engine.connect() as connection:
-            outer = connection.begin()
-            session = make(bind=connection, join_transaction_mode=mode)
-            add_customers(world, session, 100, "within")
-            session.flush()
-            session.close()
-            is_active = outer.is_active
-            connection.rollback()
+    def test_closing_without_an_end(self, world: World, make: Any) -> None:
+        active = {}
+        for mode in MODES:
+            with world.engine.connect() as connection:
+                outer = connection.begin()
+                session = make(bind=connection, join_transaction_mode=mode)
+                add_customers(world, session, 100, "within")
+                session.flush()
+                session.close()
+                active[mode] = outer.is_active
+                connection.rollback()
 
-        assert is_active is (mode != "control_fully")
+        assert active == {mode: mode != "control_fully" for mode in MODES}
         assert names(world) == set()
 
 

@@ -112,70 +112,73 @@ def shown(rows: list[Any]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("name", ANSWERED)
-def test_a_query_over_all_shards_answers_as_one_database(
-    name: str, plain: World, four_shards: World
-) -> None:
-    answers = []
-    for world in (plain, four_shards):
-        world.fill()
-        m = world.models
-        with world.session() as session:
-            query = session.query(m.Customer).order_by(m.Customer.id)
-            answers.append(shown(list(ANSWERED[name](query, m))))
-
-    assert answers[1] == answers[0]
-    assert answers[0]
+def answer(world: World, make: Any, base: Any) -> list[Any]:
+    """What a method's query gives; each in a session of its own."""
+    m = world.models
+    with world.session() as session:
+        return shown(list(make(base(session.query(m.Customer), m), m)))
 
 
-@pytest.mark.parametrize("name", ON_ONE_SHARD)
-def test_a_query_of_one_key_answers_as_one_database(
-    name: str, plain: World, four_shards: World
-) -> None:
-    answers = []
-    for world in (plain, four_shards):
-        world.fill()
-        m = world.models
-        with world.session() as session:
-            query = session.query(m.Customer).filter(m.Customer.id == 3).order_by(m.Customer.id)
-            answers.append(shown(list(ON_ONE_SHARD[name](query, m))))
-
-    assert answers[1] == answers[0]
-    assert answers[0]
-
-
-@pytest.mark.parametrize("name", ON_ONE_SHARD)
-def test_what_several_shards_cannot_answer_is_refused_or_right(
-    name: str, plain: World, four_shards: World
-) -> None:
-    m = plain.models
+def test_queries_over_all_shards_answer_as_one_database(plain: World, four_shards: World) -> None:
     plain.fill()
-    with plain.session() as session:
-        query = session.query(m.Customer).order_by(m.Customer.id)
-        expected = shown(list(ON_ONE_SHARD[name](query, m)))
-    m = four_shards.models
     four_shards.fill()
-    with four_shards.session() as session:
-        query = session.query(m.Customer).order_by(m.Customer.id)
-        found = expected
+
+    def everything(query: Any, m: Any) -> Any:
+        return query.order_by(m.Customer.id)
+
+    expected = {name: answer(plain, make, everything) for name, make in ANSWERED.items()}
+    found = {name: answer(four_shards, make, everything) for name, make in ANSWERED.items()}
+
+    assert found == expected
+    assert all(expected.values())
+
+
+def test_queries_of_one_key_answer_as_one_database(plain: World, four_shards: World) -> None:
+    plain.fill()
+    four_shards.fill()
+
+    def of_one_key(query: Any, m: Any) -> Any:
+        return query.filter(m.Customer.id == 3).order_by(m.Customer.id)
+
+    expected = {name: answer(plain, make, of_one_key) for name, make in ON_ONE_SHARD.items()}
+    found = {name: answer(four_shards, make, of_one_key) for name, make in ON_ONE_SHARD.items()}
+
+    assert found == expected
+    assert all(expected.values())
+
+
+def test_what_several_shards_cannot_answer_is_refused_or_right(
+    plain: World, four_shards: World
+) -> None:
+    plain.fill()
+    four_shards.fill()
+
+    def everything(query: Any, m: Any) -> Any:
+        return query.order_by(m.Customer.id)
+
+    wrong = {}
+    for name, make in ON_ONE_SHARD.items():
         with suppress(UnsupportedStatement):
-            found = shown(list(ON_ONE_SHARD[name](query, m)))
+            found = answer(four_shards, make, everything)
+            expected = answer(plain, make, everything)
+            if sorted(found) != sorted(expected):
+                wrong[name] = (found, expected)
 
-    assert sorted(found) == sorted(expected)
+    assert wrong == {}
 
 
-@pytest.mark.parametrize("name", WITH_RAW_TEXT)
-def test_raw_text_must_say_where_it_runs(name: str, shop: World) -> None:
+def test_raw_text_must_say_where_it_runs(shop: World) -> None:
     m = shop.models
-    with shop.session() as session:
-        query = session.query(m.Customer).filter(m.Customer.id == 3).order_by(m.Customer.id)
-        query = WITH_RAW_TEXT[name](query, m)
-        if shop.is_spread:
-            with pytest.raises(UnsupportedStatement, match="prefix, suffix or hint"):
-                query.all()
-            query = query.on_key(m.Customer, 3)
+    for make in WITH_RAW_TEXT.values():
+        with shop.session() as session:
+            query = session.query(m.Customer).filter(m.Customer.id == 3).order_by(m.Customer.id)
+            query = make(query, m)
+            if shop.is_spread:
+                with pytest.raises(UnsupportedStatement, match="prefix, suffix or hint"):
+                    query.all()
+                query = query.on_key(m.Customer, 3)
 
-        assert ids(query.all()) == [3]
+            assert ids(query.all()) == [3]
 
 
 class TestEndings:
