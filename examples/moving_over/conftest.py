@@ -4,6 +4,7 @@ pytest examples/moving_over --stage before        plain SQLAlchemy, one database
 pytest examples/moving_over --stage undeclared    the old models on a cluster of one shard
 pytest examples/moving_over --stage one-shard     the new models on a cluster of one shard
 pytest examples/moving_over --stage four-shards   the new models on four shards (the default)
+pytest examples/moving_over --stage back          the new models by plain SQLAlchemy again
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ STAGES = {
     "undeclared": Stage("before", "after", "one-shard.toml"),
     "one-shard": Stage("after", "after", "one-shard.toml"),
     "four-shards": Stage("after", "after", "four-shards.toml"),
+    "back": Stage("after", "before"),
 }
 
 
