@@ -52,7 +52,7 @@ def restrict(walk: Walk, expressions: Sequence[Any], scope: Scope, own: Iterable
     walk.edges.update(edges_by_anchor(reading, own))
     # What is compared with anything, and is so, is not NULL.
     compared = (place for pair in pairs for each in pair for place in reading.places(each))
-    return restricted | {place.source for place in compared if place.is_direct}
+    return restricted | {place.source for place in compared if place.is_direct} & own
 
 
 def tie_members(walk: Walk, left: Any, derived: Derived, scope: Scope) -> None:

@@ -235,6 +235,12 @@ STATEMENTS = [
     (select(READINGS).select_from(OUTER).where(CHILD.is_(None)), EVERYWHERE),
     (select(READINGS).select_from(OUTER).where(or_(CHILD == 6, CHILD.is_(None))), EVERYWHERE),
     (select(READINGS).select_from(READINGS.outerjoin(NOTES, and_(BESIDE, K == 6))), EVERYWHERE),
+    (
+        select(READINGS).select_from(
+            READINGS.outerjoin(NOTES, and_(BESIDE, K == 6)).outerjoin(ITEMS, ITEMS.c.k == CHILD)
+        ),
+        EVERYWHERE,
+    ),
     (select(READINGS).where(exists().where(BESIDE, CHILD == 6)), "s2"),
     (select(READINGS).where(exists().where(BESIDE, K == 6)), "s2"),
     (select(READINGS).where(~exists().where(BESIDE, CHILD == 6)), EVERYWHERE),
