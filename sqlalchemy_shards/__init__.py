@@ -2,6 +2,7 @@
 
 from sqlalchemy_shards.cluster.cluster import Cluster, create_cluster
 from sqlalchemy_shards.cluster.explain import Explanation
+from sqlalchemy_shards.cluster.limits import GatherLimit
 from sqlalchemy_shards.cluster.readiness.report import Report
 from sqlalchemy_shards.cluster.timeouts import Timeouts
 from sqlalchemy_shards.models.declare import (
@@ -34,6 +35,7 @@ __all__ = [
     "Cluster",
     "CompositePartitioner",
     "Explanation",
+    "GatherLimit",
     "GeneratedId",
     "GlobalMixin",
     "HashPartitioner",

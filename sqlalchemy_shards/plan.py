@@ -19,6 +19,7 @@ class Tier(enum.Enum):
     NO_QUERY = "no query"
     SINGLE_SHARD = "single shard"
     SCATTER = "scatter and merge"
+    GATHER = "gather"
     EVERY_COPY = "every copy"
 
 
@@ -102,8 +103,15 @@ class FirstCopy:
     """The same on every shard: one shard's rows and row count are the answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """The shards ship rows of these tables, and PostgreSQL runs the statement over them."""
+
+    tables: tuple[str, ...]
+
+
 Merge: TypeAlias = (
-    "Concatenate | OrderedMerge | AggregateRow | SumOfCounts | GivenOrder | FirstCopy"
+    "Concatenate | OrderedMerge | AggregateRow | SumOfCounts | GivenOrder | FirstCopy | Gather"
 )
 
 

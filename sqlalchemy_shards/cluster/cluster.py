@@ -19,6 +19,8 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.catalog.collations import Collations
+from sqlalchemy_shards.catalog.columns import ColumnTypes
+from sqlalchemy_shards.catalog.functions import Functions
 from sqlalchemy_shards.catalog.identity import IdentityRegistry
 from sqlalchemy_shards.connections.engines import create_shard_engine, instrument_engine
 from sqlalchemy_shards.connections.fan_out import AdaptiveFanOut
@@ -37,11 +39,13 @@ from sqlalchemy_shards.transactions.recovery import Recovery
 
 from .admission import NamelessDatabases, admit_connections
 from .explain import Explanation, explain_statement
+from .limits import checked_gather_limit
 from .options import checked_scatter, key_of_model
 from .plans import PlanCache
 from .readiness.check import CHECK_SECONDS, check_cluster
 from .schema import create_tables, drop_tables, prepare_shards
 from .timeouts import Timeouts
+from .workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
 
     from .enlisted import EnlistedShard
+    from .limits import GatherLimit
     from .readiness.report import Report
 
     Undeclared = Literal["refuse", "global"]
@@ -76,6 +81,9 @@ class Cluster:
         warning, or an error raised by `ShardedSession` after the transaction has ended.
     :param timeouts: bounds on waiting.
     :param decision_retention: how long `outcome` can tell of a commit that was left unfinished.
+    :param workspace: an engine for the PostgreSQL that runs gathered statements; by default the
+        global shard's server, over connections of its own.
+    :param gather_limit: how much one statement may bring there.
     :raises ConfigurationError: with every fault that was found.
     """
 
@@ -92,10 +100,10 @@ class Cluster:
         on_unfinished: OnUnfinished = "warn",
         timeouts: Timeouts | None = None,
         decision_retention: timedelta = timedelta(days=1),
-        workspace: Any = None,
-        gather_limit: Any = None,
+        workspace: Engine | None = None,
+        gather_limit: GatherLimit | None = None,
     ) -> None:
-        _refuse_what_is_to_come(multi_shard_writes, workspace, gather_limit)
+        _refuse_what_is_to_come(multi_shard_writes)
         keyspaces = keyspaces or {"default": Keyspace(HashPartitioner())}
         shard_map = ShardMap.build(keyspaces, tuple(shards))
         self.name = name
@@ -119,6 +127,10 @@ class Cluster:
             undeclared_is_global=undeclared == "global",
             facts=self.collations if len(self.shards) > 1 else None,
         )
+        self.columns = ColumnTypes(self.connect)
+        self.functions = Functions(self.connect, self.global_shard)
+        self.gather_limit = checked_gather_limit(gather_limit)
+        self.workspace = _workspace_of(workspace, self.shards[self.global_shard])
         nameless = NamelessDatabases()
         for shard in self.shards.values():
             instrument_engine(shard.engine)
@@ -255,6 +267,7 @@ class Cluster:
         is_own = os.getpid() == self._pid
         for shard in self.shards.values():
             shard.engine.dispose(close=is_own)
+        self.workspace.close_pool(is_own=is_own)
 
     def check_open(self) -> None:
         """Refuse to work after `dispose`; after a fork, leave the parent's connections alone."""
@@ -267,6 +280,7 @@ class Cluster:
                 if os.getpid() != self._pid:
                     for shard in self.shards.values():
                         shard.engine.dispose(close=False)
+                    self.workspace.close_pool(is_own=False)
                     self._pid = os.getpid()
 
     def __reduce__(self) -> NoReturn:
@@ -348,19 +362,22 @@ def create_cluster(
     on_unfinished: OnUnfinished = "warn",
     timeouts: Timeouts | None = None,
     decision_retention: timedelta = timedelta(days=1),
-    workspace: Any = None,
-    gather_limit: Any = None,
+    workspace: str | URL | Engine | None = None,
+    gather_limit: GatherLimit | None = None,
     **engine_arguments: Any,
 ) -> Cluster:
     """Create a cluster from URLs, as ``create_engine()`` creates an engine from one.
 
     :param shards: name -> URL (``postgresql+psycopg://``), in the cluster's order.
+    :param workspace: URL or engine of the PostgreSQL that runs gathered statements.
     :param engine_arguments: go to ``create_engine()`` of each shard: ``pool_size=10``.
 
     The other arguments are those of `Cluster`. No server is reached yet.
 
     :raises ConfigurationError: with every fault that was found.
     """
+    if isinstance(workspace, (str, URL)):
+        workspace = create_shard_engine("workspace", workspace, **engine_arguments)
     return Cluster(
         {
             shard: create_shard_engine(shard, url, **engine_arguments)
@@ -400,15 +417,18 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
     return value
 
 
-def _refuse_what_is_to_come(multi_shard_writes: Any, workspace: Any, gather_limit: Any) -> None:
+def _workspace_of(engine: Engine | None, global_shard: Shard) -> Workspace:
+    if engine is None:
+        engine = global_shard.engine
+    else:
+        instrument_engine(engine)
+    return Workspace(engine.pool.recreate)
+
+
+def _refuse_what_is_to_come(multi_shard_writes: Any) -> None:
     if multi_shard_writes == "non_atomic":
         raise ConfigurationError(
             'multi_shard_writes="non_atomic" is not available yet',
             'use "atomic" (which needs max_prepared_transactions above 0) or "refuse"',
         )
     _one_of("multi_shard_writes", multi_shard_writes, ("atomic", "refuse"))
-    if workspace is not None or gather_limit is not None:
-        raise ConfigurationError(
-            "workspace= and gather_limit= are not available yet, as no statement is gathered",
-            "leave them away; statements that would need them are refused",
-        )

@@ -1,11 +1,15 @@
-"""SQLAlchemy's compiler, which also counts the tables whose names it writes."""
+"""SQLAlchemy's compiler, which also takes note of what it writes: tables, columns, functions."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg
+from sqlalchemy.sql.selectable import AliasedReturnsRows
+
+from sqlalchemy_shards.routing.raw_text import CONSTANT_TEXT
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import FromClause
@@ -14,13 +18,21 @@ if TYPE_CHECKING:
 
 
 class ShardsCompiler(PGCompiler_psycopg):
-    """Counts tables in FROM lists and as targets, so that an analysis can be held against it."""
+    """Takes note of what it writes, so that an analysis can be held against it.
+
+    Tables are counted in FROM lists and as targets. Columns are those of tables, also through
+    aliases; a whole row of a table, as a value, is noted apart.
+    """
 
     plan: StatementPlan | None = None
     """What `plans` found out about the statement."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.rendered_tables: Counter[FromClause] = Counter()
+        self.rendered_columns: defaultdict[Table, set[str]] = defaultdict(set)
+        self.rendered_functions: set[str] = set()
+        self.whole_rows: list[str] = []
+        self.raw_texts: list[str] = []
         super().__init__(*arguments, **keywords)
 
     def visit_table(self, table: Any, asfrom: Any = False, *arguments: Any, **keywords: Any) -> Any:
@@ -28,6 +40,36 @@ class ShardsCompiler(PGCompiler_psycopg):
         if asfrom:
             self.rendered_tables[table] += 1
         return super().visit_table(table, asfrom, *arguments, **keywords)
+
+    def visit_column(self, column: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Write a column's name."""
+        table = _table_below(column.table)
+        if table is not None:
+            self.rendered_columns[table].add(column.key)
+        elif column.is_literal:
+            self._note_text(column.name)
+        return super().visit_column(column, *arguments, **keywords)
+
+    def visit_textclause(self, textclause: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Write raw SQL text."""
+        self._note_text(textclause.text)
+        return super().visit_textclause(textclause, *arguments, **keywords)
+
+    def _note_text(self, text: str) -> None:
+        if not CONSTANT_TEXT.fullmatch(text):
+            self.raw_texts.append(text)
+
+    def visit_table_valued_column(self, element: Any, **keywords: Any) -> Any:
+        """Write a FROM element's name where a value stands: its whole row."""
+        table = _table_below(element.scalar_alias)
+        if table is not None:
+            self.whole_rows.append(table.fullname)
+        return super().visit_table_valued_column(element, **keywords)
+
+    def visit_function(self, func: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Write a call of a function."""
+        self.rendered_functions.add(".".join((*func.packagenames, func.name)).lower())
+        return super().visit_function(func, *arguments, **keywords)
 
     def visit_insert(self, insert_stmt: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write an INSERT, whose target is written without `visit_table`."""
@@ -38,3 +80,10 @@ class ShardsCompiler(PGCompiler_psycopg):
         target = state.statement.table if is_outermost else insert_stmt.table
         self.rendered_tables[target] += 1
         return written
+
+
+def _table_below(element: Any) -> Table | None:
+    """The table that a FROM element is, or an alias of."""
+    while isinstance(element, AliasedReturnsRows):
+        element = element.element
+    return element if isinstance(element, Table) else None

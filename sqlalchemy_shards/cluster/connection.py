@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.errors import InFailedSqlTransaction
+from psycopg.rows import scalar_row
 
 from sqlalchemy_shards.connections.fan_out import Branch, run_branch
 from sqlalchemy_shards.connections.greenlets import current_branch
@@ -39,6 +40,7 @@ from .transaction_log import TransactionLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from sqlalchemy_shards.connections.fan_out import Outcome
     from sqlalchemy_shards.errors import TransactionUnfinished
@@ -57,7 +59,10 @@ class ClusterConnection:
         self.plans = cluster.plans
         self.dialect = cluster.dialect
         self.facts: Facts = cluster.collations
+        self.columns = cluster.columns
+        self.functions = cluster.functions
         self.scatter = cluster.scatter
+        self.gather_limit = cluster.gather_limit
         self.enlisted: dict[str, EnlistedShard] = {}
         self.locator: Locator | None = None
         self.inserted = InsertedRows()
@@ -72,6 +77,7 @@ class ClusterConnection:
         """The shard on which a statement failed within this transaction."""
         self._characteristics: dict[str, Any] = {}
         self._log = TransactionLog()
+        self._began_at: datetime | None = None
         self._pid = os.getpid()
 
     @property
@@ -119,6 +125,16 @@ class ClusterConnection:
             self.note_error(name, error, is_shared=True)
             raise
         return enlisted
+
+    def began_at(self) -> datetime:
+        """When the transaction began: what ``now()`` gives, the same all through it."""
+        if self._began_at is None or self.autocommit:
+            enlisted = next(iter(self.enlisted.values()), None)
+            enlisted = enlisted or self.enlist(self.cluster.global_shard)
+            with enlisted.driver.cursor(row_factory=scalar_row) as cursor:
+                self._began_at = cursor.execute("SELECT pg_catalog.now()").fetchone()
+        assert self._began_at is not None
+        return self._began_at
 
     def check_usable(self) -> None:
         """Refuse statements in a transaction that failed, or on a connection that is closed."""
@@ -368,6 +384,7 @@ class ClusterConnection:
             raise first_error
 
     def _forget(self) -> None:
+        self._began_at = None
         self.locator = None
         self.inserted.clear()
         self._log.clear()

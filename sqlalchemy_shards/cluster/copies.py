@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy_shards.errors import RoutingError, UnsupportedStatement
 from sqlalchemy_shards.plan import FirstCopy
-from sqlalchemy_shards.planning.planner import Refusal
+from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.routing.route import Reason, Route
 
 from .work import Dispatch, Work

@@ -22,6 +22,7 @@ from sqlalchemy_shards.routing.route import Reason, Route
 
 from .by_key import shard_by_key
 from .dispatch import dispatch
+from .gather import answer
 from .work import Dispatch, Given, Work
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ class ClusterCursor:
         if not decided.works:
             self._perform_nothing(decided)
             return
+        if decided.gather is not None:
+            self._perform_gather(decided)
+            return
         if decided.merge is not None:
             self._perform_scatter(decided)
             return
@@ -165,6 +169,19 @@ class ClusterCursor:
         self.rowcount = cursor.rowcount
         if writes is not False:
             enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
+
+    def _perform_gather(self, decided: Dispatch) -> None:
+        """Let the workspace answer; its cursor holds all rows."""
+        self.close()
+        try:
+            cursor = answer(self.connection, decided)
+        except BaseException as error:
+            if not isinstance(error, ShardsError):
+                self.connection.note_error(decided.works[0].shard, error, is_shared=True)
+            raise
+        self._single = cursor
+        self.description = cursor.description
+        self.rowcount = cursor.rowcount
 
     def _perform_scatter(self, decided: Dispatch) -> None:
         if self._single is not None or self._cursors:

@@ -12,6 +12,7 @@ from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
     FirstCopy,
+    Gather,
     GivenOrder,
     OrderedMerge,
     SumOfCounts,
@@ -79,7 +80,13 @@ class Explanation:
         return "\n".join(lines)
 
 
-EXPLAINED_OPTIONS: Final = ("shard", "shard_key", "scatter", "schema_translate_map")
+EXPLAINED_OPTIONS: Final = (
+    "shard",
+    "shard_key",
+    "scatter",
+    "gather_limit",
+    "schema_translate_map",
+)
 """The execution options that a decision depends on."""
 
 
@@ -134,6 +141,8 @@ def _explanation(decided: Dispatch) -> Explanation:
         tier = Tier.SINGLE_SHARD
     elif isinstance(merge, FirstCopy):
         tier = Tier.EVERY_COPY
+    elif isinstance(merge, Gather):
+        tier = Tier.GATHER
     return Explanation(
         tier=tier,
         shards=decided.route.shards,
@@ -158,6 +167,8 @@ def spoken_merge(merge: Merge) -> str:
             return "one row: " + ", ".join(_SPOKEN[function.value] for function in functions)
         case SumOfCounts():
             return "row counts add up"
+        case Gather(tables):
+            return f"PostgreSQL runs the statement over the shipped rows of {', '.join(tables)}"
         case GivenOrder():
             return "row counts add up, returned rows in the order given"
         case FirstCopy():

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from sqlalchemy_shards.plan import SumOfCounts
-from sqlalchemy_shards.planning.planner import Refusal
+from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.routing.route import Reason, Route
 
 from .by_key import known_shard

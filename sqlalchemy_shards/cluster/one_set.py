@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import ScatterNotAllowed, UnsupportedStatement
-from sqlalchemy_shards.planning.planner import Refusal
-from sqlalchemy_shards.planning.rewriting import render
+from sqlalchemy_shards.planning.derived import render
+from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of
+from sqlalchemy_shards.routing.sources import StatementKind
 
+from .gather import gathered
 from .no_rows import no_rows
 from .options import allows_scatter
 from .own_values import own_values
@@ -116,7 +118,7 @@ def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Rout
     try:
         prepared = plan.prepared(compiled, around.facts)
     except Refusal as refusal:
-        raise unsupported(refusal, given.sql, route.reason) from None
+        return _gathered(given, plan, around, route, refusal)
     values = context_values(given, plan)
     works = _works(given, plan, around, route, values)
     return Dispatch(works, route, prepared.scatter.merge, values.parameters, writes)
@@ -150,6 +152,21 @@ def _works(
         Work(shard, *(rendered(own[shard]) if common is None or shard in own else common))
         for shard in route.shards
     ]
+
+
+def _gathered(
+    given: Given, plan: StatementPlan, around: Surroundings, route: Route, refusal: Refusal
+) -> Dispatch:
+    """The workspace answers, where shards alone cannot."""
+    if plan.sources.kind is not StatementKind.SELECT or route.reason is Reason.OPTION:
+        raise unsupported(refusal, given.sql, route.reason) from None
+    _check_scatter(given, plan, around)
+    try:
+        compiled: Any = given.context.compiled
+        gathering = plan.gathering(compiled, around)
+    except Refusal as reason:
+        raise unsupported(reason, given.sql, route.reason) from None
+    return gathered(given, gathering, around)
 
 
 def unsupported(refusal: Refusal, sql: str, reason: Reason) -> UnsupportedStatement:

@@ -13,8 +13,10 @@ from uuid import UUID
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.key_types import KeyFamily
-from sqlalchemy_shards.planning.planner import Prepared, Refusal, prepare
-from sqlalchemy_shards.planning.rewriting import bind_processors
+from sqlalchemy_shards.planning.derived import bind_processors
+from sqlalchemy_shards.planning.gathering import Gathering, plan_gathering
+from sqlalchemy_shards.planning.planner import Prepared, prepare
+from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.routing.analysis import analyse
 from sqlalchemy_shards.routing.conditions import Parameter, PartEquals, parameters_of
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .compiler import ShardsCompiler
     from .own_values import KeyList
     from .values import Processors
+    from .work import Surroundings
 
 
 class SimpleKey(NamedTuple):
@@ -53,6 +56,7 @@ class StatementPlan:
     """What is known of one compiled statement."""
 
     __slots__ = (
+        "_gathering",
         "_key_lists",
         "_prepared",
         "_processors_of_all",
@@ -86,6 +90,7 @@ class StatementPlan:
         self._prepared: Prepared | Refusal | None = None
         self._key_lists: tuple[KeyList, ...] | None = None
         self._processors_of_all: Processors | None = None
+        self._gathering: Gathering | Refusal | None = None
 
     def prepared(self, compiled: SQLCompiler, facts: Facts) -> Prepared:
         """The plan for several shards, made when it is first needed.
@@ -112,6 +117,29 @@ class StatementPlan:
         if self._processors_of_all is None:
             self._processors_of_all = bind_processors(compiled)
         return self._processors_of_all
+
+    def gathering(self, compiled: SQLCompiler, around: Surroundings) -> Gathering:
+        """How the workspace answers, planned when it is first needed.
+
+        :raises Refusal: it cannot.
+        """
+        if self._gathering is None:
+            try:
+                self._gathering = self._planned(compiled, around)
+            except Refusal as refusal:
+                self._gathering = refusal
+        if isinstance(self._gathering, Refusal):
+            raise Refusal(self._gathering.reason, self._gathering.advice)
+        return self._gathering
+
+    def _planned(self, compiled: Any, around: Surroundings) -> Gathering:
+        name_of = around.dialect.identifier_preparer.format_table
+        shard = around.territory.global_shard
+        return plan_gathering(
+            compiled,
+            types_of=lambda table: around.columns.of_table(name_of(table), shard),
+            depending=around.functions.depending,
+        )
 
 
 class PlanCache:

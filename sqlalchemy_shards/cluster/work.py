@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.default import DefaultExecutionContext
 
+    from sqlalchemy_shards.catalog.columns import ColumnTypes
+    from sqlalchemy_shards.catalog.functions import Functions
     from sqlalchemy_shards.plan import Merge
     from sqlalchemy_shards.planning.planner import Facts
     from sqlalchemy_shards.routing.route import Route
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.settings import Setting
 
     from .inserted import InsertedRows
+    from .gather import GatherStep
+    from .limits import GatherLimit
     from .plans import PlanCache
 
 
@@ -45,6 +49,7 @@ class Dispatch:
     :param believed: how many rows it touches at least, if what the locator said is right; None:
         the locator was not asked.
     :param description: DBAPI's description of the columns, where no shard is asked.
+    :param gather: what the workspace runs over the rows that the shards ship.
     :param setting: it sets something for the transaction, also on shards that join later.
     """
 
@@ -57,6 +62,7 @@ class Dispatch:
     setting: Setting | None = None
     believed: int | None = None
     description: list[Any] | None = None
+    gather: GatherStep | None = None
 
 
 class Surroundings(Protocol):
@@ -65,7 +71,10 @@ class Surroundings(Protocol):
     plans: PlanCache
     dialect: Dialect
     facts: Facts
+    columns: ColumnTypes
+    functions: Functions
     scatter: str
+    gather_limit: GatherLimit
     locator: Locator | None
     inserted: InsertedRows
 

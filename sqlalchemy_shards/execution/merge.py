@@ -20,6 +20,7 @@ from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
     FirstCopy,
+    Gather,
     GivenOrder,
     OrderedMerge,
     SumOfCounts,
@@ -63,6 +64,8 @@ def merged(
             return iter(_in_given_order([list(each) for each in rows], places))
         case FirstCopy():
             return iter(rows[0])
+        case Gather():
+            raise AssertionError("gathered rows are not merged")
         case _:
             assert_never(merge)
 

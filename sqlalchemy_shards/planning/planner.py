@@ -30,6 +30,7 @@ from sqlalchemy_shards.plan import (
 from sqlalchemy_shards.routing.row_wise import why_not_row_wise
 
 from .ordering import Ordering, orderings
+from .refusal import Refusal
 from .rewriting import NotRewritable, Rewritten, rewrite
 
 if TYPE_CHECKING:
@@ -40,15 +41,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.plan import Merge
     from sqlalchemy_shards.routing.sources import StatementSources
-
-
-class Refusal(Exception):
-    """The reason why several shards cannot answer, with what to do instead."""
-
-    def __init__(self, reason: str, advice: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.advice = advice
 
 
 class Facts(Protocol):

@@ -19,8 +19,10 @@ from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.routing.scopes import leaves
 
+from .derived import Derived
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -37,24 +39,14 @@ class NotRewritable(Exception):
 
 
 class Rewritten:
-    """A derived statement, compiled once, and how its parameters get their values.
-
-    It shares the parameters of the statement it comes from, so that their values are found by
-    identity; nothing of the original compiled statement is held.
-    """
+    """The statement that shards run, and how many rows they are asked for."""
 
     def __init__(
-        self, derived: SQLCompiler, original: SQLCompiler, window: Window, limit: Any
+        self, compiled: SQLCompiler, original: SQLCompiler, window: Window, limit: Any
     ) -> None:
-        self.compiled: Any = derived
-        self.window = window
-        self._limit_name = None if limit is None else derived.bind_names[limit]
-        self._names = tuple(
-            (name, original.bind_names[bind])
-            for bind, name in derived.bind_names.items()
-            if bind is not limit
-        )
-        self._processors = bind_processors(derived)
+        own = [] if limit is None else [limit]
+        self._derived = Derived(compiled, original.bind_names, own)
+        self._window = window
 
     def render(
         self, context: DefaultExecutionContext, values: Mapping[str, Any]
@@ -63,42 +55,8 @@ class Rewritten:
 
         :raises UnsupportedStatement: LIMIT or OFFSET is no number of rows.
         """
-        needed = rows_needed(self.window, values)
-        parameters = {name: values[original] for name, original in self._names}
-        if self._limit_name is not None:
-            parameters[self._limit_name] = needed
-        return render(self.compiled, self._processors, context, parameters)
-
-
-def bind_processors(compiled: SQLCompiler) -> Mapping[str, Callable[[Any], Any]]:
-    """What is done to parameters, by name, before they are sent; lists excepted."""
-    dialect = compiled.dialect
-    return {
-        name: processor
-        for bind, name in compiled.bind_names.items()
-        if (processor := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
-    }
-
-
-def render(
-    compiled: Any,
-    processors: Mapping[str, Callable[[Any], Any]],
-    context: DefaultExecutionContext,
-    parameters: Mapping[str, Any],
-) -> tuple[str, Mapping[str, Any]]:
-    """SQL text and driver parameters of a compiled statement.
-
-    :param processors: its `bind_processors`.
-    :param parameters: the values of its parameters, not processed yet.
-    """
-    state = compiled.construct_expanded_state(parameters)
-    all_processors = {**processors, **state.processors}
-    escaped = compiled.escaped_bind_names or {}
-    sql = _compat.translated_statement(context, compiled, state.statement)
-    return sql, {
-        escaped.get(name, name): all_processors[name](value) if name in all_processors else value
-        for name, value in state.parameters.items()
-    }
+        needed = rows_needed(self._window, values)
+        return self._derived.render(context, values, dict.fromkeys(self._derived.own, needed))
 
 
 def rewrite(

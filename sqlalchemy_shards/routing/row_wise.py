@@ -92,10 +92,16 @@ _TRANSPARENT: Final = (
 _LABELS: Final = frozenset({"label_reference", "textual_label_reference"})
 
 
-def why_not_row_wise(expressions: Iterable[Any], *, aggregates_too: bool = False) -> str | None:
+def why_not_row_wise(
+    expressions: Iterable[Any],
+    *,
+    aggregates_too: bool = False,
+    further: frozenset[str] = frozenset(),
+) -> str | None:
     """The reason why one of the expressions is not row-wise, or None.
 
     :param aggregates_too: let aggregates pass, too.
+    :param further: names of functions that pass, too.
 
     Subqueries count as row-wise here: whether their rows are at hand is told by the sources. What
     they compute must be the same everywhere, though; aggregates are allowed in them.
@@ -109,7 +115,7 @@ def why_not_row_wise(expressions: Iterable[Any], *, aggregates_too: bool = False
             pending.extend((child, True) for child in node.get_children())
         elif isinstance(node, FunctionElement):
             reason = _why_not_function(node, is_inside_subquery)
-            if reason is not None:
+            if reason is not None and str(getattr(node, "name", "")).lower() not in further:
                 return reason
             pending.extend((child, is_inside_subquery) for child in node.get_children())
         elif getattr(node, "operator", None) is distinct_op and not is_inside_subquery:

@@ -454,7 +454,7 @@ class TestConfiguration:
             {"multi_shard_writes": "non_atomic"},
             {"on_unfinished": "perhaps"},
             {"global_shard": "s9"},
-            {"workspace": "postgresql+psycopg://x/y"},
+            {"workspace": "mysql://x/y"},
             {"gather_limit": 5},
             {"pool_sise": 3},
         ],

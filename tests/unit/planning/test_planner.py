@@ -36,7 +36,8 @@ from sqlalchemy_shards.plan import (
     SumOfCounts,
     Window,
 )
-from sqlalchemy_shards.planning.planner import Prepared, Refusal, prepare
+from sqlalchemy_shards.planning.planner import Prepared, prepare
+from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.planning.rewriting import ROWS_MAX, rows_needed
 from sqlalchemy_shards.routing.analysis import analyse
 

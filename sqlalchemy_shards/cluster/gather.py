@@ -1,0 +1,199 @@
+"""Gather: the rows that a statement needs are brought to the workspace, which runs it there.
+
+    statement -> parts (planning) -> one statement per shard -> rows -> workspace -> answer
+
+`gathered` decides what each shard ships, `answer` performs it. What is shipped is read in the
+session's transaction, so it holds the session's own changes; the parts of one shard are one
+snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.rows import tuple_row
+
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.connections.fan_out import Branch
+from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
+from sqlalchemy_shards.execution.shadows import RawLoader, Shadow, by_part, size_of
+from sqlalchemy_shards.plan import Gather
+from sqlalchemy_shards.planning.elsewhere import NOW
+from sqlalchemy_shards.routing.route import Reason, Route
+from sqlalchemy_shards.routing.router import route_of
+
+from .limits import GatherLimit, checked_gather_limit
+from .values import ExecutionValues
+from .work import Dispatch, Work
+from .workspace import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy_shards.planning.gathering import Gathering
+
+    from .connection import ClusterConnection
+    from .work import Given, Surroundings
+
+
+@dataclass(slots=True)
+class GatherStep:
+    """What the workspace is given to run, once the rows are there."""
+
+    gathering: Gathering
+    sql: str
+    parameters: Any
+    limit: GatherLimit
+
+
+def gathered(given: Given, gathering: Gathering, around: Surroundings) -> Dispatch:
+    """Decide which shards ship what."""
+    context = given.context
+    asked = context.execution_options.get("gather_limit")
+    limit = around.gather_limit if asked is None else checked_gather_limit(asked)
+    values = _compat.raw_parameters(context)
+    indexes: defaultdict[str, list[int]] = defaultdict(list)
+    for index in range(len(gathering.parts)):
+        for shard in _shards_of_part(index, gathering, values, around, tuple(indexes)):
+            indexes[shard].append(index)
+    works: list[Work] = []
+    for shard in around.territory.in_order(indexes):
+        shipment = gathering.shipment(tuple(indexes[shard]))
+        sql, parameters = shipment.render(context, values)
+        works.append(Work(shard, sql, parameters))
+    route = Route(tuple(work.shard for work in works), Reason.UNKNOWN_KEY)
+    tables = tuple(part.table.fullname for part in gathering.parts)
+    rewritten = gathering.rewritten
+    sql, parameters = given.sql, given.parameters
+    if rewritten is not None:
+        sql, parameters = rewritten.render(context, values)
+    step = GatherStep(gathering, sql, parameters, limit)
+    return Dispatch(works, route, Gather(tables), writes=False, gather=step)
+
+
+def _shards_of_part(
+    index: int, gathering: Gathering, values: Any, around: Surroundings, chosen: tuple[str, ...]
+) -> Sequence[str]:
+    """Where the rows of one table are; of a reference table, one copy."""
+    alone = gathering.shipment((index,))
+    plan = around.plans.plan_of(alone.compiled)
+    if plan.sources.unreadable is not None:
+        raise UnsupportedStatement(
+            f"it cannot be told where its parts are: {plan.sources.unreadable}",
+            'name one shard with execution_options(shard="...")',
+        )
+    route = route_of(
+        plan.sources,
+        around.territory,
+        ExecutionValues(alone.values(values), plan.processors),
+        enlisted=(*chosen, *around.enlisted),
+    )
+    return route.shards
+
+
+def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
+    """Bring the rows together and run the statement over them.
+
+    :return: a cursor of the driver, with all rows in it.
+    :raises GatherLimitExceeded: there are too many.
+    """
+    step = decided.gather
+    assert step is not None
+    parts = step.gathering.parts
+    _tell_time(connection, [step, *decided.works])
+    shipped = _ship(connection, decided, step.limit)
+    widths = [len(part.columns) for part in parts]
+    rows = by_part((row for each in shipped for row in each), widths)
+    quote = connection.dialect.identifier_preparer.quote
+    shadows = [
+        Shadow(
+            quote(part.table.name),
+            tuple(quote(column.name) for column in part.columns),
+            part.types,
+            rows[index],
+            tuple(quote(each.name) for each in part.table.primary_key)
+            if part.is_key_needed
+            else (),
+        )
+        for index, part in enumerate(parts)
+    ]
+    return connection.cluster.workspace.run(
+        step.sql,
+        step.parameters,
+        shadows,
+        _settings(connection, decided),
+        needs_tables=step.gathering.needs_tables,
+    )
+
+
+def _tell_time(connection: ClusterConnection, steps: Sequence[Work | GatherStep]) -> None:
+    """Give its value to the parameter that stands for the beginning of the transaction."""
+    asking = [step for step in steps if NOW.key in step.parameters]
+    if asking:
+        moment = connection.began_at()
+        for step in asking:
+            step.parameters[NOW.key] = moment
+
+
+def _ship(
+    connection: ClusterConnection, decided: Dispatch, limit: GatherLimit
+) -> list[list[tuple[Any, ...]]]:
+    def read(work: Work) -> list[tuple[Any, ...]]:
+        driver = connection.enlist(work.shard).driver
+        with driver.cursor(row_factory=tuple_row) as cursor:
+            for name in ("text", "int4"):
+                cursor.adapters.register_loader(name, RawLoader)
+            # Cut off where it is too much anyway.
+            sql = f"{work.sql} LIMIT {limit.rows + 1}"
+            rows = cursor.execute(sql.encode(), work.parameters).fetchall()
+        if len(rows) > limit.rows or size_of(rows) > limit.bytes:
+            raise _too_much(limit, decided, work.shard)
+        return rows
+
+    outcomes = connection.cluster.fan_out.run(
+        [
+            Branch(work.shard, lambda w=work: read(w), lambda w=work: _driver_of(connection, w))  # type: ignore[misc]
+            for work in decided.works
+        ],
+        deadline_seconds=connection.cluster.timeouts.statement_seconds,
+    )
+    rows = [outcome.result() for outcome in outcomes]
+    if sum(map(len, rows)) > limit.rows or sum(map(size_of, rows)) > limit.bytes:
+        raise _too_much(limit, decided, None)
+    return rows
+
+
+def _driver_of(connection: ClusterConnection, work: Work) -> Any:
+    enlisted = connection.enlisted.get(work.shard)
+    return None if enlisted is None else enlisted.driver
+
+
+def _too_much(limit: GatherLimit, decided: Dispatch, shard: str | None) -> GatherLimitExceeded:
+    merge = decided.merge
+    tables = ", ".join(map(repr, merge.tables)) if isinstance(merge, Gather) else ""
+    return GatherLimitExceeded(
+        f"more than {limit.rows} rows or {limit.bytes} bytes of {tables} would have to be brought "
+        "together",
+        "narrow the statement by conditions on its tables, name one shard key, or raise the limit "
+        "with execution_options(gather_limit=GatherLimit(rows=..., bytes=...))",
+        shard=shard,
+    )
+
+
+def _settings(connection: ClusterConnection, decided: Dispatch) -> dict[str, str]:
+    """How the shards write and read values; it must be the same on all that ship."""
+    found: dict[str, str] = {}
+    for work in decided.works:
+        info = connection.enlisted[work.shard].driver.info
+        for name in SETTINGS:
+            value = info.parameter_status(name) or ""
+            if found.setdefault(name, value) != value:
+                raise UnsupportedStatement(
+                    f"shards have different values of {name}, so that their values cannot be put "
+                    "together",
+                    f"give {name} the same value on all shards",
+                    shard=work.shard,
+                )
+    return found

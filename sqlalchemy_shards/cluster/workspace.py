@@ -1,0 +1,162 @@
+"""The workspace: the PostgreSQL that runs what is gathered, over connections of its own.
+
+It is never a participant of the transaction: what it does is rolled back when the answer is there.
+
+Fails closed: after each statement the server is asked which relations it has touched. One that was
+not shipped would have given the rows of one shard only, so the answer is thrown away.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from sqlalchemy_shards.errors import UnsupportedStatement
+from sqlalchemy_shards.execution.shadows import (
+    Shadow,
+    TextArray,
+    TextArrayDumper,
+    copy_rows,
+    copy_statement,
+    table_definition,
+    with_ctes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Pool
+
+CTE_ROWS_MAX: Final = 5_000
+"""PostgreSQL's planner knows the size of a temporary table, and not that of a CTE's array."""
+
+SETTINGS: Final = ("TimeZone", "DateStyle", "IntervalStyle")
+"""What PostgreSQL reads and writes values by; reported to the client by the server."""
+
+_LOST_CONNECTION: Final = ("08", "57P")
+"""SQLSTATEs of connections that failed or were ended; None comes from a broken socket."""
+
+_TOUCHED: Final = """
+SELECT l.relation::pg_catalog.regclass::text
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation'
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                    WHERE datname = pg_catalog.current_database())
+  AND c.relpersistence <> 't'
+  AND c.relnamespace NOT IN ('pg_catalog'::pg_catalog.regnamespace,
+                             'pg_toast'::pg_catalog.regnamespace,
+                             'information_schema'::pg_catalog.regnamespace)
+LIMIT 1
+"""
+
+
+class Workspace:
+    """Connections to the PostgreSQL that runs gathered statements. Thread-safe.
+
+    :param make_pool: makes its pool, when it is first needed.
+    :param cte_rows_max: more rows than these go into temporary tables.
+    """
+
+    def __init__(self, make_pool: Callable[[], Pool], cte_rows_max: int = CTE_ROWS_MAX) -> None:
+        self.cte_rows_max = cte_rows_max
+        self._make_pool = make_pool
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+
+    def run(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any],
+        shadows: Sequence[Shadow],
+        settings: Mapping[str, str],
+        *,
+        needs_tables: bool,
+    ) -> Any:
+        """Run a SELECT over shipped rows; return the driver's cursor, with all rows in it.
+
+        :param settings: values of `SETTINGS` on the shards that the rows are from.
+        :raises UnsupportedStatement: it touched a relation that was not shipped.
+        """
+        try:
+            return self._run(sql, parameters, shadows, settings, needs_tables=needs_tables)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None and not error.sqlstate.startswith(_LOST_CONNECTION):
+                raise
+        # A connection of the pool was dead. Nothing has happened: it can be done once more.
+        self.close_pool(is_own=True)
+        return self._run(sql, parameters, shadows, settings, needs_tables=needs_tables)
+
+    def _run(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any],
+        shadows: Sequence[Shadow],
+        settings: Mapping[str, str],
+        *,
+        needs_tables: bool,
+    ) -> Any:
+        with self._connection() as connection:
+            cursor = connection.cursor(row_factory=tuple_row)
+            cursor.adapters.register_dumper(TextArray, TextArrayDumper)
+            for name, value in settings.items():
+                if connection.info.parameter_status(name) != value:
+                    cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
+            many = needs_tables or sum(len(each.rows) for each in shadows) > self.cte_rows_max
+            if many:
+                _fill_tables(cursor, shadows)
+                cursor.execute(sql, parameters)
+            else:
+                written, more = with_ctes(sql, shadows)
+                cursor.execute(written, {**parameters, **more})
+            _check_touched(connection)
+            return cursor
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+        pooled = self._pool_of_own().connect()
+        try:
+            driver: Any = pooled.driver_connection
+            try:
+                yield driver
+            except BaseException as error:
+                if not isinstance(error, Exception) or driver.closed:
+                    pooled.invalidate()  # interrupted, or lost
+                raise
+        finally:
+            pooled.close()
+
+    def _pool_of_own(self) -> Pool:
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._make_pool()
+            return self._pool
+
+    def close_pool(self, *, is_own: bool) -> None:
+        """Close the idle connections; in a forked child, only forget those of the parent."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None and is_own:
+            pool.dispose()
+
+
+def _fill_tables(cursor: Any, shadows: Sequence[Shadow]) -> None:
+    for shadow in shadows:
+        cursor.execute(table_definition(shadow).encode())
+        with cursor.copy(copy_statement(shadow).encode()) as copy:
+            for line in copy_rows(shadow.rows):
+                copy.write(line)
+        cursor.execute(f"ANALYZE pg_temp.{shadow.name}".encode())
+
+
+def _check_touched(connection: psycopg.Connection[Any]) -> None:
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        touched = cursor.execute(_TOUCHED).fetchone()
+    if touched is not None:
+        raise UnsupportedStatement(
+            f"the statement reads {touched[0]}, which is not one of the tables that it names",
+            'run it on one shard with execution_options(shard="...")',
+        )

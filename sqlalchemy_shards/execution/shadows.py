@@ -1,0 +1,162 @@
+"""Shipped rows, standing where tables would: as CTEs or as temporary tables of the tables' names.
+
+A CTE's name hides the table of that name, and a temporary table comes first in the search path.
+Values are text as PostgreSQL wrote it, and become what they were by a cast to the column's type;
+no length is given with it, since a cast to ``varchar(5)`` would cut off silently.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from psycopg.adapt import Buffer, Dumper, Loader
+from psycopg.pq import Format
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy_shards.catalog.columns import ColumnType
+
+Row = tuple["bytes | None", ...]
+
+TEXT: Final = 25
+TEXT_ARRAY: Final = 1009
+
+_BEGINNING: Final = re.compile(
+    r"(?P<before>(?:\s|--[^\n]*\n|/\*.*?\*/)*)(?P<with>WITH(?P<recursive>\s+RECURSIVE)?\s+)?",
+    re.I | re.S,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """Shipped rows of one table.
+
+    :param name: the table's name, as SQL writes it.
+    :param columns: its columns' names, as SQL writes them.
+    :param key: those of the primary key, where the statement relies on it.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    types: tuple[ColumnType, ...]
+    rows: Sequence[Row]
+    key: tuple[str, ...] = ()
+
+
+class TextArray:
+    """Cells of one column, sent as they came."""
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: Sequence[bytes | None]) -> None:
+        self.cells = cells
+
+
+class TextArrayDumper(Dumper):
+    """Writes a `TextArray` as PostgreSQL's binary form of ``text[]``."""
+
+    format = Format.BINARY
+    oid = TEXT_ARRAY
+
+    def dump(self, obj: TextArray) -> Buffer:
+        """The array: dimensions, whether there are NULLs, element type; then the elements."""
+        cells = obj.cells
+        if not cells:
+            return struct.pack("!iii", 0, 0, TEXT)
+        parts = [struct.pack("!iiiii", 1, int(None in cells), TEXT, len(cells), 1)]
+        for cell in cells:
+            if cell is None:
+                parts.append(b"\xff\xff\xff\xff")
+            else:
+                parts += (struct.pack("!i", len(cell)), cell)
+        return b"".join(parts)
+
+
+class RawLoader(Loader):
+    """Leaves a value as the server wrote it."""
+
+    def load(self, data: Buffer) -> bytes:
+        """The text of the value, in the connection's encoding."""
+        return bytes(data)
+
+
+def with_ctes(sql: str, shadows: Sequence[Shadow]) -> tuple[str, Mapping[str, TextArray]]:
+    """Put a CTE for each table before a SELECT; return it and the parameters that it needs more."""
+    written, parameters = [], {}
+    for number, shadow in enumerate(shadows):
+        arrays = []
+        for place in range(len(shadow.columns)):
+            name = f"shards_{number}_{place}"
+            parameters[name] = TextArray([row[place] for row in shadow.rows])
+            arrays.append(f"%({name})s")
+        cells = ", ".join(f"c{place}" for place in range(len(arrays)))
+        values = ", ".join(_value(f"c{place}", type_) for place, type_ in enumerate(shadow.types))
+        written.append(
+            f"{shadow.name} ({', '.join(shadow.columns)}) AS (SELECT {values} "
+            f"FROM unnest({', '.join(arrays)}) AS shards_cells ({cells}))"
+        )
+    beginning = _BEGINNING.match(sql)
+    assert beginning is not None
+    own = sql[beginning.end() :]
+    recursive = "RECURSIVE " if beginning["recursive"] else ""
+    separator = ", " if beginning["with"] else " "
+    return f"{beginning['before']}WITH {recursive}{', '.join(written)}{separator}{own}", parameters
+
+
+def _value(cell: str, type_: ColumnType) -> str:
+    collation = "" if type_.collation is None else f" COLLATE {type_.collation}"
+    return f"CAST({cell} AS {type_.sql}){collation}"
+
+
+def table_definition(shadow: Shadow) -> str:
+    """The statement that creates a temporary table for a shadow."""
+    columns = [
+        f"{name} {type_.sql}" + (f" COLLATE {type_.collation}" if type_.collation else "")
+        for name, type_ in zip(shadow.columns, shadow.types, strict=True)
+    ]
+    if shadow.key:
+        columns.append(f"PRIMARY KEY ({', '.join(shadow.key)})")
+    return f"CREATE TEMPORARY TABLE {shadow.name} ({', '.join(columns)}) ON COMMIT DROP"
+
+
+def copy_statement(shadow: Shadow) -> str:
+    """The statement that fills it from `copy_rows`."""
+    return f"COPY pg_temp.{shadow.name} ({', '.join(shadow.columns)}) FROM STDIN"
+
+
+def copy_rows(rows: Iterable[Row]) -> Iterator[bytes]:
+    """Rows in the text format of COPY."""
+    for row in rows:
+        yield b"\t".join(map(_escaped, row)) + b"\n"
+
+
+def _escaped(cell: bytes | None) -> bytes:
+    if cell is None:
+        return rb"\N"
+    if b"\\" in cell:
+        cell = cell.replace(b"\\", b"\\\\")
+    for plain, written in _ESCAPES:
+        if plain in cell:
+            cell = cell.replace(plain, written)
+    return cell
+
+
+_ESCAPES: Final = ((b"\t", rb"\t"), (b"\n", rb"\n"), (b"\r", rb"\r"))
+
+
+def size_of(rows: Iterable[Row]) -> int:
+    """Bytes of all values."""
+    return sum(len(cell) for row in rows for cell in row if cell is not None)
+
+
+def by_part(rows: Iterable[Any], widths: Sequence[int]) -> list[list[Row]]:
+    """Shipped rows, sorted out by the part's number that stands before each."""
+    parts: list[list[Row]] = [[] for _ in widths]
+    for row in rows:
+        number = int(row[0])
+        parts[number].append(row[1 : widths[number] + 1])
+    return parts

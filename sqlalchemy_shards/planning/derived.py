@@ -1,0 +1,89 @@
+"""A statement that was derived from another one, compiled once, run with the other's values.
+
+It shares the parameters of the statement it comes from, so that their values are found by identity;
+nothing of the original compiled statement is held.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy_shards import _compat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy.engine.default import DefaultExecutionContext
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class Derived:
+    """A derived statement and how its parameters get their values.
+
+    :param compiled: the derived statement.
+    :param original: what it was derived from.
+    :param names: the original's parameters and their names.
+    :param own: parameters that the original does not have; their values are given by name.
+    """
+
+    def __init__(
+        self, compiled: SQLCompiler, names: Mapping[Any, str], own: Sequence[Any] = ()
+    ) -> None:
+        self.compiled: Any = compiled
+        self.own = tuple(compiled.bind_names[bind] for bind in own if bind in compiled.bind_names)
+        self._names = tuple(
+            (name, names[bind]) for bind, name in compiled.bind_names.items() if bind not in own
+        )
+        self._processors = bind_processors(compiled)
+
+    def values(
+        self, values: Mapping[str, Any], own: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Bind name -> value before bind processing, from the original's values."""
+        found = {name: values[original] for name, original in self._names}
+        found.update((name, (own or {}).get(name)) for name in self.own)
+        return found
+
+    def render(
+        self,
+        context: DefaultExecutionContext,
+        values: Mapping[str, Any],
+        own: Mapping[str, Any] | None = None,
+    ) -> tuple[str, dict[str, Any]]:
+        """SQL text and driver parameters for one execution.
+
+        :param values: the original's values, by the original's names.
+        :param own: values of the parameters that only this statement has.
+        """
+        return render(self.compiled, self._processors, context, self.values(values, own))
+
+
+def bind_processors(compiled: SQLCompiler) -> Mapping[str, Callable[[Any], Any]]:
+    """What is done to parameters, by name, before they are sent; lists excepted."""
+    dialect = compiled.dialect
+    return {
+        name: processor
+        for bind, name in compiled.bind_names.items()
+        if (processor := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+    }
+
+
+def render(
+    compiled: Any,
+    processors: Mapping[str, Callable[[Any], Any]],
+    context: DefaultExecutionContext,
+    parameters: Mapping[str, Any],
+) -> tuple[str, dict[str, Any]]:
+    """SQL text and driver parameters of a compiled statement.
+
+    :param processors: its `bind_processors`.
+    :param parameters: the values of its parameters, not processed yet.
+    """
+    state = compiled.construct_expanded_state(parameters)
+    all_processors = {**processors, **state.processors}
+    escaped = compiled.escaped_bind_names or {}
+    sql = _compat.translated_statement(context, compiled, state.statement)
+    return sql, {
+        escaped.get(name, name): all_processors[name](value) if name in all_processors else value
+        for name, value in state.parameters.items()
+    }

@@ -1,0 +1,65 @@
+"""How SQL is written that runs on another server or at another time than it was asked on.
+
+`now()` and its kin tell when the session's transaction began; elsewhere that moment is a parameter.
+On the workspace tables stand under their bare names, whatever schema they have on the shards.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import TIMESTAMP, Date, Time, bindparam, cast
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+NOW: Final = bindparam("shards_now", type_=TIMESTAMP(timezone=True))
+"""When the session's transaction began."""
+
+TIMES: Final = frozenset(
+    """
+    current_date current_time current_timestamp localtime localtimestamp now transaction_timestamp
+    """.split()
+)
+"""Functions that tell nothing but that moment, in the session's time zone."""
+
+
+class _GivenTime:
+    """What a compiler writes for the functions in `TIMES`."""
+
+    process: Any
+
+    def visit_now_func(self, _function: Any, **_: Any) -> Any:
+        return self.process(NOW)
+
+    visit_transaction_timestamp_func = visit_now_func
+    visit_current_timestamp_func = visit_now_func
+
+    def visit_localtimestamp_func(self, _function: Any, **_: Any) -> Any:
+        return self.process(cast(NOW, TIMESTAMP()))
+
+    def visit_current_date_func(self, _function: Any, **_: Any) -> Any:
+        return self.process(cast(NOW, Date()))
+
+    def visit_current_time_func(self, _function: Any, **_: Any) -> Any:
+        return self.process(cast(NOW, Time(timezone=True)))
+
+    def visit_localtime_func(self, _function: Any, **_: Any) -> Any:
+        return self.process(cast(NOW, Time()))
+
+
+def at_given_time(dialect: Dialect) -> Any:
+    """A dialect that writes `NOW` where SQL would ask for the time."""
+    derived: Any = copy.copy(dialect)
+    compiler = dialect.statement_compiler
+    derived.statement_compiler = type(f"GivenTime{compiler.__name__}", (_GivenTime, compiler), {})
+    return derived
+
+
+def at_workspace(dialect: Dialect) -> Any:
+    """The same, with bare names of tables."""
+    derived = at_given_time(dialect)
+    derived.identifier_preparer = derived.preparer(derived)
+    derived.identifier_preparer.schema_for_object = lambda _object: None
+    return derived

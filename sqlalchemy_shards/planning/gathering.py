@@ -1,0 +1,289 @@
+"""A statement that shards cannot answer alone -> the tables that PostgreSQL answers it from.
+
+The statement stays as it is. Of each table that it names, the columns that it uses and the rows
+that can matter (`filters`) are shipped to the workspace, where they stand under the table's own
+name; there PostgreSQL runs the statement. A *part* is what is shipped of one table.
+
+All parts of one shard are read by one statement, so that they are one snapshot; every value is
+shipped as PostgreSQL writes it as text, so that none goes through a type of Python.
+
+Fails closed: a table, column or function that was not seen when the statement was compiled cannot
+be there, and what is written by code that is not SQLAlchemy's is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import (
+    Integer,
+    Table,
+    Text,
+    and_,
+    cast,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.sql.elements import BindParameter, ColumnClause
+from sqlalchemy.sql.selectable import CTE, Select, TableSample
+from sqlalchemy.sql.visitors import iterate, replacement_traverse
+
+from sqlalchemy_shards import _compat
+
+from .derived import Derived
+from .elsewhere import NOW, TIMES, at_given_time, at_workspace
+from .filters import occurrences_of
+from .refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Column
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+    from sqlalchemy_shards.catalog.columns import ColumnType
+
+    TypesOf = Callable[[Table], Mapping[str, ColumnType]]
+    Depending = Callable[[Iterable[str]], Sequence[str]]
+
+UNSHIPPABLE: Final = frozenset({"money", "oid", "xid", "tid", "cid", "refcursor"})
+"""Types whose text means something else in another database, or under another locale."""
+
+
+class Part(NamedTuple):
+    """What is shipped of one table.
+
+    :param columns: those that the statement uses.
+    :param types: how the shards keep them.
+    :param condition: what the rows must meet; None: all are shipped.
+    :param is_key_needed: the workspace must know the primary key, as GROUP BY relies on it.
+    """
+
+    table: Table
+    columns: tuple[Column[Any], ...]
+    types: tuple[ColumnType, ...]
+    condition: Any
+    is_key_needed: bool
+
+
+class Gathering:
+    """How a statement is answered by the workspace.
+
+    :param parts: one per table.
+    :param needs_tables: a CTE could not stand for each of them.
+    :param rewritten: the statement as the workspace must read it; None: as it is.
+    """
+
+    def __init__(
+        self,
+        compiled: SQLCompiler,
+        parts: tuple[Part, ...],
+        *,
+        needs_tables: bool,
+        rewritten: Derived | None,
+    ) -> None:
+        self.parts = parts
+        self.needs_tables = needs_tables
+        self.rewritten = rewritten
+        self._names = dict(compiled.bind_names)
+        self._dialect = at_given_time(compiled.dialect)
+        self._shipments: dict[tuple[int, ...], Derived] = {}
+
+    def shipment(self, indexes: tuple[int, ...]) -> Derived:
+        """The statement that reads some parts on one shard: the part's number, then its columns."""
+        known = self._shipments.get(indexes)
+        if known is None:
+            statement = _shipping([(index, self.parts[index]) for index in indexes])
+            compiled = statement.compile(dialect=self._dialect)
+            known = self._shipments[indexes] = Derived(compiled, self._names, [NOW])
+        return known
+
+
+def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) -> Gathering:
+    """Plan how the workspace answers a SELECT.
+
+    :param compiled: a `ShardsCompiler`, which knows what it has rendered.
+    :param depending: of the names of functions, those that depend on when or where they run.
+    :raises Refusal: it could not answer exactly.
+    """
+    statement: Any = _compat.core_statement(compiled)
+    _check(statement, compiled)
+    _check_functions(depending(compiled.rendered_functions - TIMES))
+    found = occurrences_of(statement)
+    keyed = _tables_grouped_by_key(statement)
+    parts = tuple(
+        _part(table, count, found.get(table, ()), compiled, types_of, is_key_needed=table in keyed)
+        for table, count in compiled.rendered_tables.items()
+    )
+    names = {part.table.name for part in parts}
+    if len(names) < len(parts):
+        raise Refusal("it names two tables that differ in their schema only")
+    is_hidden = any(isinstance(node, CTE) and node.name in names for node in iterate(statement))
+    return Gathering(
+        compiled,
+        parts,
+        needs_tables=bool(keyed) or is_hidden,
+        rewritten=_rewritten(statement, compiled),
+    )
+
+
+def _rewritten(statement: Any, compiled: Any) -> Derived | None:
+    """The statement with bare names of tables, and the time as a parameter, where it needs that."""
+    has_schema = any(table.schema for table in compiled.rendered_tables)
+    if not has_schema and not TIMES & compiled.rendered_functions:
+        return None
+    if statement.compile(dialect=compiled.dialect).string != compiled.string:
+        raise Refusal("options such as with_loader_criteria() reach into its subqueries")
+    derived = statement.compile(dialect=at_workspace(compiled.dialect))
+    if any(bind not in compiled.bind_names for bind in derived.bind_names if bind is not NOW):
+        raise Refusal("its subqueries make parameters of their own when they are compiled")
+    return Derived(derived, compiled.bind_names, [NOW])
+
+
+def _check(statement: Any, compiled: Any) -> None:
+    """Refuse what the workspace would not do as the shards do."""
+    if compiled.literal_execute_params:
+        raise Refusal("it has parameters that are rendered into its SQL at execution")
+    if compiled.whole_rows:
+        raise Refusal(f"it uses whole rows of {compiled.whole_rows[0]!r}", "name the columns")
+    if compiled.raw_texts:
+        raise Refusal("it holds raw SQL text, which may name any column")
+    if compiled.schema_translate_map:
+        raise Refusal("schema_translate_map is not understood where rows are brought together")
+    for node in iterate(statement):
+        module = type(node).__module__
+        if not module.startswith("sqlalchemy."):
+            raise Refusal(f"it holds a {type(node).__name__}, an SQL construct of your own")
+        if isinstance(node, TableSample):
+            raise Refusal("TABLESAMPLE picks other rows in every copy of a table")
+        if isinstance(node, Select) and _compat.select_shape(node).for_update:
+            raise Refusal("FOR UPDATE would lock no row of the shards")
+
+
+def _check_functions(depending: Sequence[str]) -> None:
+    if depending:
+        raise Refusal(
+            f"the function {depending[0]}() may give something else on another server or at "
+            "another time",
+            "compute its value first and pass it as a parameter",
+        )
+
+
+def _tables_grouped_by_key(statement: Any) -> set[Table]:
+    """The tables by whose whole primary key a SELECT groups, so that all their columns may show."""
+    found = set()
+    for node in iterate(statement):
+        if not isinstance(node, Select):
+            continue
+        grouped = set()
+        for expression in _compat.select_shape(node).group_by:
+            for each in iterate(expression):
+                table = _table_of(each)
+                if table is not None:
+                    grouped.add((table, each.key))  # type: ignore[attr-defined]
+        for table in {table for table, _ in grouped}:
+            key = {(table, column.key) for column in table.primary_key}
+            if key and key <= grouped:
+                found.add(table)
+    return found
+
+
+def _table_of(node: Any) -> Table | None:
+    """The table of a column, also through an alias."""
+    if not isinstance(node, ColumnClause) or node.is_literal:
+        return None
+    element: Any = node.table
+    while element is not None and not isinstance(element, Table):
+        element = getattr(element, "element", None)
+    return element
+
+
+def _part(
+    table: Any,
+    count: int,
+    occurrences: Sequence[Any],
+    compiled: Any,
+    types_of: TypesOf,
+    *,
+    is_key_needed: bool,
+) -> Part:
+    wanted = compiled.rendered_columns.get(table, set())
+    columns = [column for column in table.c if column.key in wanted]
+    if is_key_needed or not columns:
+        columns += [column for column in table.primary_key if column not in columns]
+    columns = columns or list(table.c)[:1]
+    known = types_of(table)
+    for column in columns:
+        if column.name not in known:
+            raise Refusal(f"the shards have no column {table.fullname}.{column.name}")
+        if known[column.name].base in UNSHIPPABLE:
+            raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
+    condition = None
+    if len(occurrences) == count:
+        condition = _either(table, occurrences, compiled)
+    types = tuple(known[column.name] for column in columns)
+    return Part(table, tuple(columns), types, condition, is_key_needed)
+
+
+def _either(table: Table, occurrences: Sequence[Any], compiled: Any) -> Any:
+    """What a row must meet to matter in any occurrence; None: every row may matter."""
+    conditions = []
+    for occurrence in occurrences:
+        own = [each for each in occurrence.filters if _has_values(each, compiled)]
+        if not own:
+            return None
+        conditions.append(and_(*(_about(table, each) for each in own)))
+    return or_(*conditions)
+
+
+def _has_values(condition: Any, compiled: SQLCompiler) -> bool:
+    """Whether all parameters of a condition are those of the statement, not copies."""
+    return all(
+        node in compiled.bind_names
+        for node in iterate(condition)
+        if isinstance(node, BindParameter)
+    )
+
+
+def _about(table: Table, condition: Any) -> Any:
+    """The same condition with the columns of an alias taken from the table itself."""
+
+    def replace(node: Any, **_: Any) -> Any:
+        if isinstance(node, BindParameter):
+            return node
+        if isinstance(node, ColumnClause) and not node.is_literal and node.table is not None:
+            return table.c[node.key]
+        return None
+
+    about: Any = replacement_traverse(condition, {}, replace)  # type: ignore[call-overload]
+    return about
+
+
+def _shipping(parts: Sequence[tuple[int, Part]]) -> Any:
+    """One SELECT over all parts: number of the part, then its columns as text."""
+    width = max(len(part.columns) for _, part in parts)
+    selects = []
+    for index, part in parts:
+        columns: list[Any] = [
+            _as_text(column, kept.base)
+            for column, kept in zip(part.columns, part.types, strict=True)
+        ]
+        columns += [null()] * (width - len(columns))
+        number = literal_column(str(index), Integer)
+        labelled = [column.label(f"c{place}") for place, column in enumerate(columns)]
+        statement = select(number.label("part"), *labelled).select_from(part.table)
+        if part.condition is not None:
+            statement = statement.where(part.condition)
+        selects.append(statement)
+    return selects[0] if len(selects) == 1 else union_all(*selects)
+
+
+def _as_text(column: Column[Any], base: str) -> Any:
+    if base in ("character", "bpchar"):
+        # A cast would cut off the blanks.
+        return func.textin(func.bpcharout(column))
+    return cast(column, Text)
