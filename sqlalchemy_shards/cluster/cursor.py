@@ -16,13 +16,15 @@ import psycopg
 
 from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import MissingShardKey, ShardsError, UnsupportedStatement
-from sqlalchemy_shards.execution.merge import merged, visible_columns
+from sqlalchemy_shards.execution.merge import check_order, merged, visible_columns
+from sqlalchemy_shards.execution.sorting import NotMergeable
 from sqlalchemy_shards.plan import AggregateRow, FirstCopy
 from sqlalchemy_shards.routing.route import Reason, Route
 
 from .by_key import shard_by_key
 from .dispatch import dispatch
 from .gather import answer
+from .one_set import gather_instead
 from .work import Dispatch, Given, Work
 
 if TYPE_CHECKING:
@@ -89,9 +91,21 @@ class ClusterCursor:
         decided = self._decided(given)
         if connection.on_dispatch is not None:
             connection.on_dispatch(decided)
-        self.perform(decided)
+        try:
+            self.perform(decided)
+        except NotMergeable as error:
+            self._gather_instead(given, decided, error)
         if decided.believed is not None and self.rowcount < decided.believed:
             self._look_again(given)
+
+    def _gather_instead(self, given: Given, decided: Dispatch, error: NotMergeable) -> None:
+        """Let the workspace answer, as the rows' types do not allow a merge."""
+        self.close()
+        try:
+            gathered = gather_instead(given, self.connection, decided.route)
+        except UnsupportedStatement:
+            raise error from None
+        self.perform(gathered)
 
     def _look_again(self, given: Given) -> None:
         """Run a statement where else its rows may be: the locator did not know better."""
@@ -199,6 +213,9 @@ class ClusterCursor:
         first = self._cursors[0]
         visible = visible_columns(decided.merge)
         self.description = first.description and first.description[:visible]
+        check_order(decided.merge, [column.type_code for column in first.description or ()])
+        if isinstance(decided.merge, AggregateRow):
+            self._rows()
         counts = [cursor.rowcount for cursor in self._cursors]
         if isinstance(decided.merge, FirstCopy):
             counts = counts[:1]

@@ -169,6 +169,16 @@ def _gathered(
     return gathered(given, gathering, around)
 
 
+def gather_instead(given: Given, around: Surroundings, route: Route) -> Dispatch:
+    """Let the workspace answer, now and when the statement comes again.
+
+    :raises UnsupportedStatement: it cannot.
+    """
+    compiled: Any = given.context.compiled
+    plan = around.plans.plan_of(compiled)
+    return _gathered(given, plan, around, route, plan.refuse_merge("its rows cannot be merged"))
+
+
 def unsupported(refusal: Refusal, sql: str, reason: Reason) -> UnsupportedStatement:
     """The error for a plan's refusal; ``reason`` is why the statement goes to several shards."""
     advice = "add the shard key to its WHERE clause"

@@ -106,6 +106,11 @@ class StatementPlan:
             raise Refusal(self._prepared.reason, self._prepared.advice)
         return self._prepared
 
+    def refuse_merge(self, reason: str) -> Refusal:
+        """Remember what only the rows' types could tell: they cannot be merged."""
+        self._prepared = Refusal(reason)
+        return self._prepared
+
     def key_lists(self, compiled: SQLCompiler) -> tuple[KeyList, ...]:
         """The lists of keys that each shard needs only its own values of."""
         if self._key_lists is None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from psycopg.errors import NumericValueOutOfRange
 from typing_extensions import assert_never
 
-from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.plan import (
     Aggregate,
     AggregateRow,
@@ -26,7 +25,15 @@ from sqlalchemy_shards.plan import (
     SumOfCounts,
 )
 
-from .sorting import EXACTLY_ORDERED, INTEGERS, TIMESTAMPTZ, moment, row_key, type_name
+from .sorting import (
+    EXACTLY_ORDERED,
+    INTEGERS,
+    TIMESTAMPTZ,
+    NotMergeable,
+    moment,
+    row_key,
+    type_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,7 +55,7 @@ def merged(
     :param rows: one iterable per shard.
     :param type_oids: PostgreSQL types of the columns of the shards' rows.
     :param values: parameter values by name, for LIMIT and OFFSET.
-    :raises UnsupportedStatement: the types do not allow an exact merge.
+    :raises NotMergeable: the types do not allow an exact merge.
     """
     match merge:
         case Concatenate(window):
@@ -68,6 +75,15 @@ def merged(
             raise AssertionError("gathered rows are not merged")
         case _:
             assert_never(merge)
+
+
+def check_order(merge: Merge | None, type_oids: Sequence[int]) -> None:
+    """Tell before the first row is read that rows cannot be put in order.
+
+    :raises NotMergeable: a sort key has a type that Python orders otherwise.
+    """
+    if isinstance(merge, OrderedMerge):
+        row_key(merge.keys, type_oids)
 
 
 def visible_columns(merge: Merge | None) -> int | None:
@@ -130,8 +146,8 @@ def _sum(known: list[Any], type_oid: int) -> Any:
     raise _unmergeable(Aggregate.SUM, type_oid)
 
 
-def _unmergeable(function: Aggregate, type_oid: int) -> UnsupportedStatement:
-    return UnsupportedStatement(
+def _unmergeable(function: Aggregate, type_oid: int) -> NotMergeable:
+    return NotMergeable(
         f"{function.value}() of the PostgreSQL type {type_name(type_oid)} over several shards is "
         "not supported yet",
         "give the shard key so that one shard answers, or aggregate in the application",

@@ -31,6 +31,11 @@ EXACTLY_ORDERED: Final = {
 TIMESTAMPTZ: Final = 1184
 TEXTS: Final = {19: "name", 25: "text", 1043: "character varying"}
 
+
+class NotMergeable(UnsupportedStatement):
+    """Python does not compare or add up values of a PostgreSQL type as PostgreSQL does."""
+
+
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
@@ -40,7 +45,7 @@ def row_key(
     """A function from a shard's row to a value that sorts as ORDER BY does.
 
     :param type_oids: PostgreSQL types of the columns of the shards' rows.
-    :raises UnsupportedStatement: a key's values do not order in Python as in PostgreSQL.
+    :raises NotMergeable: a key's values do not order in Python as in PostgreSQL.
     """
     for key in keys:
         _check_type(key, type_oids[key.column])
@@ -72,12 +77,12 @@ def _check_type(key: SortKey, type_oid: int) -> None:
     if type_oid in TEXTS and key.is_byte_order:
         return
     if type_oid in TEXTS:
-        raise UnsupportedStatement(
+        raise NotMergeable(
             "ORDER BY of text over several shards needs a collation that orders by code point, "
             "and this one's order is known to PostgreSQL alone",
             'order by collate(column, "C"), or give the shard key so that one shard answers',
         )
-    raise UnsupportedStatement(
+    raise NotMergeable(
         f"ORDER BY of the PostgreSQL type {type_name(type_oid)} over several shards is not "
         "supported yet",
         "order by an integer, date, timestamp, UUID or C-collated text, or sort in the application",

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sqlalchemy import Boolean, Date, DateTime, Integer, String, TypeDecorator, Uuid
 from sqlalchemy.sql.dml import Insert, UpdateBase
 from sqlalchemy.sql.elements import BindParameter, ColumnClause, Label
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import distinct_op
 from sqlalchemy.sql.selectable import Select
+from sqlalchemy.types import NullType
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.plan import (
@@ -196,6 +198,37 @@ def _row_wise(draft: _Draft) -> None:
         raise Refusal(reason)
 
 
+def _comparable(draft: _Draft) -> None:
+    """Python compares and adds up the values as PostgreSQL does, as far as the model tells.
+
+    What the types of the rows tell later counts for more.
+    """
+    for ordering in draft.orderings:
+        type_ = _plain_type(ordering.expression)
+        if isinstance(type_, String):
+            if not _is_byte_order(draft, ordering.expression):
+                raise Refusal("the order of its text is known to PostgreSQL alone")
+        elif not isinstance(type_, _COMPARABLE):
+            raise Refusal(f"Python does not order values of type {type_!r} as PostgreSQL does")
+    for column, function in zip(
+        draft.statement.selected_columns if draft.aggregates else (),
+        draft.aggregates or (),
+        strict=True,
+    ):
+        types = [_plain_type(argument) for argument in _arguments(column)]
+        known = (Integer, NullType) if function is Aggregate.SUM else _COMPARABLE
+        if function is not Aggregate.COUNT and not all(isinstance(each, known) for each in types):
+            raise Refusal(f"Python does not find the {function.value}() that PostgreSQL does")
+
+
+_COMPARABLE: Final = (Boolean, Date, DateTime, Integer, NullType, Uuid)
+
+
+def _plain_type(expression: Any) -> Any:
+    type_ = getattr(expression, "type", None) or NullType()
+    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+
+
 def _limit(draft: _Draft) -> None:
     """LIMIT and OFFSET are parameters, so that each shard can be asked for enough rows."""
     if draft.shape is None:
@@ -219,6 +252,7 @@ PASSES: Final[tuple[Callable[[_Draft], None], ...]] = (
     _aggregates,
     _order,
     _row_wise,
+    _comparable,
     _limit,
 )
 

@@ -48,6 +48,11 @@ class Rewritten:
         self._derived = Derived(compiled, original.bind_names, own)
         self._window = window
 
+    @property
+    def sql(self) -> str:
+        """Its SQL, with names where values go."""
+        return str(self._derived.compiled.string)
+
     def render(
         self, context: DefaultExecutionContext, values: Mapping[str, Any]
     ) -> tuple[str, Mapping[str, Any]]:
