@@ -18,7 +18,8 @@ from sqlalchemy.sql.elements import BindParameter
 
 from sqlalchemy_shards import _compat
 
-from .rewriting import NotRewritable, bind_processors, render
+from .derived import bind_processors, render
+from .rewriting import NotRewritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
