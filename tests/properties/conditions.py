@@ -281,7 +281,7 @@ _STATEMENTS = (
     *("plain",) * 8,
     *("inner", "left", "left", "right", "exists", "not exists", "in", "not in", "scalar"),
     *("derived", "grouped", "distinct", "limited", "cte", "cte twice", "union", "lateral"),
-    *("or exists", "reference", "reference", "loose"),
+    *("chain", "chain", "nested", "or exists", "reference", "reference", "loose"),
 )
 
 
@@ -293,11 +293,29 @@ def _tied(shape: str, outer: Any, child: Any, tie: Any, names: Sequence[str]) ->
     columns = [*entity.c, *(column.label(f"o_{column.name}") for column in other.c)]
     union = union_all(select(*of_other).where(inner), select(*of_other)).subquery()
     grouped = select(*of_other, func.count().label("n")).where(inner).group_by(*of_other).subquery()
+    again = other.element.alias()
     ways = {
         "inner": lambda: select(*columns).join(other, tie).where(where, inner),
         "left": lambda: select(*columns).outerjoin(other, tie).where(or_(where, inner)),
         "right": lambda: (
             select(*columns).select_from(other.outerjoin(entity, and_(tie, where))).where(inner)
+        ),
+        "chain": lambda: select(*columns).select_from(
+            entity.outerjoin(other, and_(tie, where)).outerjoin(
+                again, and_(inner, *(other.c[name] == again.c[name] for name in names))
+            )
+        ),
+        "nested": lambda: (
+            select(*columns)
+            .select_from(
+                entity.outerjoin(
+                    other.outerjoin(
+                        again, and_(inner, *(other.c[name] == again.c[name] for name in names))
+                    ),
+                    tie,
+                )
+            )
+            .where(or_(where, again.c.value == 1))
         ),
         "loose": lambda: (
             select(*columns).outerjoin(other, entity.c.value == other.c.value).where(where, inner)
