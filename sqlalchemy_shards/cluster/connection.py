@@ -93,6 +93,7 @@ class ClusterConnection:
         :raises UnknownShard: the cluster has no such shard.
         :raises ScatterNotAllowed: it might write on a second shard, and that is refused.
         """
+        self.check_usable()
         enlisted = self.enlist(name)
         self.check_write([name])
         enlisted.note_writes(None)

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg.errors import InFailedSqlTransaction
 from sqlalchemy import (
     BigInteger,
     ForeignKey,
@@ -434,11 +435,14 @@ class TestShardsThatJoinLater:
     ) -> None:
         first, second = two_of_one_tenant(spread)
         with spread.session() as session:
+            cluster_connection: Any = session.connection().connection.driver_connection
             session.execute(text("SET LOCAL no_such_setting = 1"))
             with pytest.raises(DBAPIError, match="unrecognized configuration") as told:
                 session.get(Account, first)
             with pytest.raises(DBAPIError, match="aborted"):
                 session.get(Account, second)
+            with pytest.raises(InFailedSqlTransaction):
+                cluster_connection.shard(spread.cluster.shard_for(Account, first))  # type: ignore[union-attr]
             session.rollback()
             session.get(Account, second)
 
