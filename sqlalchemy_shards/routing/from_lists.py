@@ -29,12 +29,18 @@ if TYPE_CHECKING:
     from .walk import Walk
 
 
-def walk_from(walk: Walk, element: Any, scope: Scope, *, is_kept: bool) -> set[int]:
-    """Walk one FROM element; return the sources in it."""
+def walk_from(
+    walk: Walk, element: Any, scope: Scope, *, is_kept: bool, is_inner: bool = True
+) -> set[int]:
+    """Walk one FROM element; return the sources in it.
+
+    :param is_kept: it stands in the outermost FROM list, and no outer join fills it.
+    :param is_inner: no outer join of its own FROM list fills it.
+    """
     while isinstance(element, FromGrouping):
         element = element.element
     if isinstance(element, Join):
-        return _join(walk, element, scope, is_kept=is_kept)
+        return _join(walk, element, scope, is_kept=is_kept, is_inner=is_inner)
     if isinstance(element, Table):
         return _table(walk, element, element, scope, is_kept=is_kept)
     if isinstance(element, CTE):
@@ -100,19 +106,22 @@ def _named(walk: Walk, element: FromClause, derived: Derived, scope: Scope) -> s
     return set(derived.sources)
 
 
-def _join(walk: Walk, join: Join, scope: Scope, *, is_kept: bool) -> set[int]:
+def _join(walk: Walk, join: Join, scope: Scope, *, is_kept: bool, is_inner: bool) -> set[int]:
     if join.full:
         walk.hinder("FULL JOIN fills both sides with NULLs")
     reason = why_not_row_wise([join.onclause])
     walk.hinder_if(reason)
     walk.is_plain = walk.is_plain and reason is None
-    left = walk.from_element(join.left, scope, is_kept=is_kept and not join.full)
+    keeps_left, keeps_right = not join.full, not join.isouter and not join.full
+    left = walk.from_element(
+        join.left, scope, is_kept=is_kept and keeps_left, is_inner=is_inner and keeps_left
+    )
     right = walk.from_element(
-        join.right, scope, is_kept=is_kept and not join.isouter and not join.full
+        join.right, scope, is_kept=is_kept and keeps_right, is_inner=is_inner and keeps_right
     )
     for source in (right if join.isouter else set()) | (left | right if join.full else set()):
         walk.occurrences[source].is_filled = True
-    if is_kept and not join.isouter and not join.full:
+    if is_inner and keeps_right:
         scope.conjuncts.append(join.onclause)
         return left | right
     walk.look_into(join.onclause, scope)

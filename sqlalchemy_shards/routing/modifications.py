@@ -42,6 +42,7 @@ def walk_modification(
     others = other_tables([*where, *values.values()], target)
     for table in others:
         walk.from_element(table, scope, is_kept=False)
+    where += scope.conjuncts
     scope.directly_enclosing = scope.enclosing = frozenset(scope.names)
     if _compat.is_embellished(statement):
         walk.unreadable = "it holds raw SQL text as prefix or hint"

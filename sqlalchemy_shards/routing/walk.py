@@ -84,9 +84,11 @@ class Walk:
         """Walk a SELECT or set operation; return what a FROM list sees of it."""
         return walk_query(self, query, parent, is_from=is_from, depth=depth)
 
-    def from_element(self, element: Any, scope: Scope, *, is_kept: bool) -> set[int]:
+    def from_element(
+        self, element: Any, scope: Scope, *, is_kept: bool, is_inner: bool = True
+    ) -> set[int]:
         """Walk one FROM element; return the sources in it."""
-        return walk_from(self, element, scope, is_kept=is_kept)
+        return walk_from(self, element, scope, is_kept=is_kept, is_inner=is_inner)
 
     def cte(self, cte: CTE) -> Derived:
         """Walk a CTE that was added to a statement on its own, if no FROM list named it."""

@@ -241,6 +241,20 @@ STATEMENTS = [
         ),
         EVERYWHERE,
     ),
+    (
+        select(READINGS).where(
+            exists(select(NOTES.join(ITEMS, ITEMS.c.k == CHILD)).where(BESIDE, ITEMS.c.k == 6))
+        ),
+        "s2",
+    ),
+    (
+        select(READINGS).where(
+            exists(
+                select(NOTES.outerjoin(ITEMS, and_(ITEMS.c.k == CHILD, CHILD == 6))).where(BESIDE)
+            )
+        ),
+        EVERYWHERE,
+    ),
     (select(READINGS).where(exists().where(BESIDE, CHILD == 6)), "s2"),
     (select(READINGS).where(exists().where(BESIDE, K == 6)), "s2"),
     (select(READINGS).where(~exists().where(BESIDE, CHILD == 6)), EVERYWHERE),
