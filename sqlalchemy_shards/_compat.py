@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Column
     from sqlalchemy.dialects.postgresql import ExcludeConstraint
     from sqlalchemy.engine.default import DefaultExecutionContext
+    from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
     from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement
@@ -447,3 +448,32 @@ def exclusion_elements(constraint: ExcludeConstraint) -> list[tuple[Any, str]]:
     """
     elements: Any = constraint._render_exprs
     return [(expression, operator) for expression, _, operator in elements]
+
+
+# -- sessions ---------------------------------------------------------------------------------
+
+
+def switch_identity(session: Session, state: InstanceState[Any], key: Any) -> None:
+    """Let an object of a session have another identity key, until a rollback.
+
+    As the session does it when an UPDATE has changed a primary key.
+    """
+    transaction: Any = session._transaction
+    if transaction is None or state.key == key:
+        return
+    switches = transaction._key_switches
+    first = switches[state][0] if state in switches else state.key
+    session.identity_map.safe_discard(state)
+    switches[state] = (first, key)
+    state.key = key
+    session.identity_map.replace(state)
+
+
+def bound_values(compiled: SQLCompiler) -> dict[str, Any]:
+    """The parameters of a compiled statement, as the driver takes them."""
+    processors: Mapping[str, Any] = compiled._bind_processors
+    values = compiled.construct_params(escape_names=False)
+    return {
+        name: processors[name](value) if name in processors else value
+        for name, value in values.items()
+    }

@@ -74,6 +74,6 @@ def _key_changed(given: Given, plan: StatementPlan) -> ShardKeyChanged:
     return ShardKeyChanged(
         f"shard-key column {columns} of table {plan.sources.target!r} would be set, which would "
         "leave the row on the shard of its old key",
-        "delete the row and insert it under the new key",
+        "move the object with session.rehome(), or delete the row and insert it under the new key",
         statement=given.sql,
     )

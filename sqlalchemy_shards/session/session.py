@@ -21,6 +21,7 @@ from sqlalchemy_shards.models.distribution import (
 
 from .locator import SessionLocator, remember_in
 from .query import ShardedQuery
+from .rehome import rehome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,6 +98,22 @@ class ShardedSession(Session):
         if isinstance(distribution, Global) or self.cluster.undeclared == "global":
             return self.cluster.global_shard
         raise undeclared_error(table)
+
+    def rehome(self, instance: Any, **new_key: Any) -> None:
+        """Move an object to another shard key, with all rows that hang on it by that key.
+
+        What is pending is flushed first. The rows of tables whose foreign keys (or relationships)
+        carry the shard key to the object's row follow it, and what hangs on those; they are locked,
+        and moved within the session's transaction. Objects that the session holds of them go on
+        under their new identities; everything is expired, and read again when it is needed.
+
+        :param new_key: the new values of the shard key's attributes, or of some of them.
+        :raises RoutingError: the object is not a persistent one of a sharded class, or the key is
+            not its own.
+        :raises UnsupportedStatement: rows that would stay refer to rows that would move, tables
+            name each other in a circle, or ids carry the bucket of the old key.
+        """
+        rehome(self, instance, new_key)
 
     def _key_of(self, instance: Any, distribution: Sharded) -> tuple[Any, ...]:
         mapper = inspect(instance).mapper

@@ -6,7 +6,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import Engine, ForeignKey, Integer, String, create_engine, event, select
+from sqlalchemy import (
+    JSON,
+    Engine,
+    ForeignKey,
+    Integer,
+    String,
+    create_engine,
+    event,
+    inspect,
+    literal,
+    select,
+)
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import (
     DeclarativeBase,
     Session,
@@ -125,3 +137,24 @@ def test_lazy_loads(engine: Engine) -> None:
             _ = owner.pets
 
     assert answers == [(False, True), (False, True)]
+
+
+def test_an_identity_that_was_switched_comes_back_with_a_rollback(engine: Engine) -> None:
+    with Session(engine) as session:
+        pet = session.scalars(select(Pet)).one()
+        _compat.switch_identity(session, inspect(pet), (Pet, (2,), None))
+        _compat.switch_identity(session, inspect(pet), (Pet, (3,), None))
+        switched = session.identity_map.get((Pet, (3,), None))
+        session.rollback()
+        restored = session.identity_map.get((Pet, (1,), None))
+
+    assert switched is pet
+    assert restored is pet
+
+
+def test_parameters_are_bound_as_the_driver_takes_them() -> None:
+    kind = literal({"a": 1}, JSON)
+    compiled = select(kind, literal(5)).compile(dialect=sqlite.dialect())
+    values = _compat.bound_values(compiled)
+
+    assert list(values.values()) == ['{"a": 1}', 5]
