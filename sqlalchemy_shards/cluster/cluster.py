@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy import Engine, MetaData
 
+    from sqlalchemy_shards.connections.fan_out import FanOut
     from sqlalchemy_shards.transactions.commit import CommitResult
     from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
 
@@ -130,7 +131,9 @@ class Cluster:
         self.columns = ColumnTypes(self.connect)
         self.functions = Functions(self.connect, self.global_shard)
         self.gather_limit = checked_gather_limit(gather_limit)
-        self.workspace = _workspace_of(workspace, self.shards[self.global_shard])
+        self.workspace = _workspace_of(
+            workspace, self.shards[self.global_shard].engine, self.fan_out
+        )
         nameless = NamelessDatabases()
         for shard in self.shards.values():
             instrument_engine(shard.engine)
@@ -417,12 +420,10 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
     return value
 
 
-def _workspace_of(engine: Engine | None, global_shard: Shard) -> Workspace:
-    if engine is None:
-        engine = global_shard.engine
-    else:
+def _workspace_of(engine: Engine | None, of_global_shard: Engine, fan_out: FanOut) -> Workspace:
+    if engine is not None:
         instrument_engine(engine)
-    return Workspace(engine.pool.recreate)
+    return Workspace((engine or of_global_shard).pool.recreate, fan_out)
 
 
 def _refuse_what_is_to_come(multi_shard_writes: Any) -> None:

@@ -125,6 +125,7 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
         shadows,
         _settings(connection, decided),
         needs_tables=step.gathering.needs_tables,
+        deadline_seconds=connection.cluster.timeouts.statement_seconds,
     )
 
 

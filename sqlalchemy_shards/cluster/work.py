@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.router import Locator, Territory
     from sqlalchemy_shards.routing.settings import Setting
 
-    from .inserted import InsertedRows
     from .gather import GatherStep
+    from .inserted import InsertedRows
     from .limits import GatherLimit
     from .plans import PlanCache
 

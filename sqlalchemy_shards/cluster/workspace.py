@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.rows import tuple_row
 
+from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.execution.shadows import (
     Shadow,
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Pool
+
+    from sqlalchemy_shards.connections.fan_out import FanOut
+
+WORKSPACE: Final = "workspace"
+"""Stands where errors name a shard."""
 
 CTE_ROWS_MAX: Final = 5_000
 """PostgreSQL's planner knows the size of a temporary table, and not that of a CTE's array."""
@@ -58,10 +64,14 @@ class Workspace:
     """Connections to the PostgreSQL that runs gathered statements. Thread-safe.
 
     :param make_pool: makes its pool, when it is first needed.
+    :param fan_out: runs a statement so that it can be cancelled.
     :param cte_rows_max: more rows than these go into temporary tables.
     """
 
-    def __init__(self, make_pool: Callable[[], Pool], cte_rows_max: int = CTE_ROWS_MAX) -> None:
+    def __init__(
+        self, make_pool: Callable[[], Pool], fan_out: FanOut, cte_rows_max: int = CTE_ROWS_MAX
+    ) -> None:
+        self._fan_out = fan_out
         self.cte_rows_max = cte_rows_max
         self._make_pool = make_pool
         self._lock = threading.Lock()
@@ -75,38 +85,19 @@ class Workspace:
         settings: Mapping[str, str],
         *,
         needs_tables: bool,
+        deadline_seconds: float | None = None,
     ) -> Any:
         """Run a SELECT over shipped rows; return the driver's cursor, with all rows in it.
 
         :param settings: values of `SETTINGS` on the shards that the rows are from.
         :raises UnsupportedStatement: it touched a relation that was not shipped.
         """
-        try:
-            return self._run(sql, parameters, shadows, settings, needs_tables=needs_tables)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is not None and not error.sqlstate.startswith(_LOST_CONNECTION):
-                raise
-        # A connection of the pool was dead. Nothing has happened: it can be done once more.
-        self.close_pool(is_own=True)
-        return self._run(sql, parameters, shadows, settings, needs_tables=needs_tables)
+        needs_tables = needs_tables or sum(len(each.rows) for each in shadows) > self.cte_rows_max
 
-    def _run(
-        self,
-        sql: str,
-        parameters: Mapping[str, Any],
-        shadows: Sequence[Shadow],
-        settings: Mapping[str, str],
-        *,
-        needs_tables: bool,
-    ) -> Any:
-        with self._connection() as connection:
+        def work(connection: psycopg.Connection[Any]) -> Any:
             cursor = connection.cursor(row_factory=tuple_row)
-            cursor.adapters.register_dumper(TextArray, TextArrayDumper)
-            for name, value in settings.items():
-                if connection.info.parameter_status(name) != value:
-                    cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
-            many = needs_tables or sum(len(each.rows) for each in shadows) > self.cte_rows_max
-            if many:
+            _set(cursor, settings)
+            if needs_tables:
                 _fill_tables(cursor, shadows)
                 cursor.execute(sql, parameters)
             else:
@@ -114,6 +105,27 @@ class Workspace:
                 cursor.execute(written, {**parameters, **more})
             _check_touched(connection)
             return cursor
+
+        try:
+            return self._perform(work, deadline_seconds)
+        except psycopg.OperationalError as error:
+            if not _is_lost(error):
+                raise
+        # A connection of the pool was dead. Nothing has happened: it can be done once more.
+        self.close_pool(is_own=True)
+        return self._perform(work, deadline_seconds)
+
+    def _perform(
+        self,
+        work: Callable[[psycopg.Connection[Any]], Any],
+        deadline_seconds: float | None,
+    ) -> Any:
+        with self._connection() as connection:
+            branch = Branch(WORKSPACE, lambda: work(connection), lambda: connection)
+            (outcome,) = self._fan_out.run([branch], deadline_seconds=deadline_seconds)
+            if isinstance(outcome.error, psycopg.Error):
+                outcome.error.shard = WORKSPACE  # type: ignore[attr-defined]
+            return outcome.result()
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -141,6 +153,17 @@ class Workspace:
             pool, self._pool = self._pool, None
         if pool is not None and is_own:
             pool.dispose()
+
+
+def _is_lost(error: psycopg.OperationalError) -> bool:
+    return error.sqlstate is None or error.sqlstate.startswith(_LOST_CONNECTION)
+
+
+def _set(cursor: Any, settings: Mapping[str, str]) -> None:
+    cursor.adapters.register_dumper(TextArray, TextArrayDumper)
+    for name, value in settings.items():
+        if cursor.connection.info.parameter_status(name) != value:
+            cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
 
 
 def _fill_tables(cursor: Any, shadows: Sequence[Shadow]) -> None:

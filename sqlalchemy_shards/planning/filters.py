@@ -63,7 +63,7 @@ def occurrences_of(statement: Any) -> Mapping[Table, Sequence[Occurrence]]:
 class _Walk:
     def __init__(self) -> None:
         self.found: defaultdict[Table, list[Occurrence]] = defaultdict(list)
-        self._seen_ctes: set[int] = set()
+        self._seen: set[int] = set()
 
     def query(
         self,
@@ -80,6 +80,9 @@ class _Walk:
             for member in query.selects:
                 self.query(member, enclosing, directly_enclosing, is_from=is_from)
         elif isinstance(query, Select):
+            if id(query) in self._seen:
+                return  # as a recursive CTE, or what ORDER BY repeats by its label
+            self._seen.add(id(query))
             seen = _compat.final_select(
                 query, is_from=is_from, enclosing=enclosing, directly_enclosing=directly_enclosing
             )
@@ -119,22 +122,13 @@ class _Walk:
             own = tuple(each for each in certain if _is_filter_of(element, each))
             self.found[inner].append(Occurrence(element, own))
         elif isinstance(inner, CTE):
-            self._cte(inner)
+            self.query(inner.element, frozenset(), frozenset(), is_from=True)
         elif isinstance(inner, Lateral):
             self.query(inner.element, enclosing, direct, is_from=False)
         elif isinstance(inner, SelectBase):
             self.query(inner, enclosing, direct, is_from=True)
         else:
             self._expression(inner, enclosing, direct)
-
-    def _cte(self, cte: CTE) -> None:
-        if id(cte.element) in self._seen_ctes:
-            return
-        self._seen_ctes.add(id(cte.element))
-        if isinstance(cte.element, CompoundSelect):
-            # A recursive CTE names itself in its second member.
-            self._seen_ctes.update(id(member) for member in cte.element.selects)
-        self.query(cte.element, frozenset(), frozenset(), is_from=True)
 
     def _expression(
         self, expression: Any, enclosing: frozenset[FromClause], direct: frozenset[FromClause]

@@ -220,7 +220,7 @@ def _part(
     for column in columns:
         if column.name not in known:
             raise Refusal(f"the shards have no column {table.fullname}.{column.name}")
-        if known[column.name].base in UNSHIPPABLE:
+        if known[column.name].base.removesuffix("[]") in UNSHIPPABLE:
             raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
     condition = None
     if len(occurrences) == count:

@@ -34,9 +34,9 @@ from sqlalchemy import (
     union,
 )
 from sqlalchemy.dialects.postgresql import INT4RANGE, JSONB, OID
-from sqlalchemy.exc import DataError, InternalError
+from sqlalchemy.exc import DataError, InternalError, OperationalError
 
-from sqlalchemy_shards import GatherLimit, create_cluster, reference_table, shard_table
+from sqlalchemy_shards import GatherLimit, Timeouts, create_cluster, reference_table, shard_table
 from sqlalchemy_shards.errors import (
     ConfigurationError,
     GatherLimitExceeded,
@@ -424,5 +424,20 @@ def test_a_closed_workspace_connection_is_replaced(cluster: Cluster) -> None:
         shard.engine.dispose()
     with cluster.engine.connect() as connection:
         count = connection.scalar(statement)
+
+    assert count == 2
+
+
+def test_a_deadline_cancels_the_workspace(urls: dict[str, str], cluster: Cluster) -> None:
+    other = create_cluster(urls, name="gathered", timeouts=Timeouts(statement_seconds=0.5))
+    aliases = [ITEMS.alias() for _ in range(6)]
+    keys = [each.c.k for each in aliases]
+    statement = select(func.count()).where(*(keys[0] + keys[1] > key for key in keys))
+    with other.engine.connect() as connection:
+        with pytest.raises(OperationalError, match="workspace"):
+            connection.execute(statement)
+        connection.rollback()
+        count = connection.scalar(select(func.count(ITEMS.c.kind.distinct())))
+    other.dispose()
 
     assert count == 2
