@@ -239,6 +239,11 @@ def values_rows(compiled: SQLCompiler) -> list[Mapping[str, Any]]:
     ]
 
 
+def selected_names(insert: Insert) -> list[str]:
+    """Keys of the columns that ``insert().from_select()`` fills, in the order of the SELECT's."""
+    return list(insert._select_names or ())
+
+
 def name_in_row(key: str, index: int, *, is_default: bool) -> str:
     """The parameter that holds a column's value in one row of such a list.
 

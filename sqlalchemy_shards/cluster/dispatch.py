@@ -16,7 +16,7 @@ from sqlalchemy_shards.routing.route import Reason
 from sqlalchemy_shards.routing.settings import sets_something
 
 from .copies import every_copy
-from .inserts import insert
+from .inserts import check_conflict, insert
 from .many_sets import many_sets
 from .one_set import context_values, one_set, routed, with_one_copy
 from .options import named_route
@@ -50,7 +50,10 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     if plan.sources.changed_key:
         raise _key_changed(given, plan)
     named = named_route(options, territory, around.dialect)
-    if plan.sources.inserted is not None:
+    inserted = plan.sources.inserted
+    if inserted is not None:
+        check_conflict(given, inserted)
+    if inserted is not None and not inserted.is_colocated:
         return insert(given, plan, around, named)
     if plan.sources.writes_reference:
         return every_copy(given, plan, around, named)

@@ -22,6 +22,8 @@ from .work import Dispatch, Work
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sqlalchemy_shards.routing.sources import InsertedKey
+
     from .plans import StatementPlan
     from .work import Given, Surroundings
 
@@ -33,6 +35,14 @@ def insert(
     context, inserted = given.context, plan.sources.inserted
     if inserted is not None and inserted.rows:
         return _values_list(given, plan, around, named)
+    if inserted is not None and inserted.is_selected and None in inserted.parameters:
+        raise UnsupportedStatement(
+            f"the rows that the INSERT into {inserted.table!r} selects would have to move between "
+            "shards",
+            f"select the shard key of a co-located table as {', '.join(inserted.columns)}, or one "
+            "value; or read the rows first and insert them",
+            statement=given.sql,
+        )
     style = context.execute_style.name
     first, count = 0, len(context.compiled_parameters)
     if style == "INSERTMANYVALUES":
@@ -56,6 +66,17 @@ def insert(
         for shard in route.shards
     ]
     return Dispatch(works, route, SumOfCounts())
+
+
+def check_conflict(given: Given, inserted: InsertedKey) -> None:
+    """Refuse an ON CONFLICT that would overlook rows of other shards."""
+    if inserted.unseen_conflict is not None:
+        raise UnsupportedStatement(
+            f"ON CONFLICT of table {inserted.table!r} cannot be kept over all shards: "
+            f"{inserted.unseen_conflict}",
+            "take the shard key into the unique constraint and into the conflict target",
+            statement=given.sql,
+        )
 
 
 def _values_list(
@@ -167,14 +188,6 @@ def _check_insert(
             shard=route.shards[0],
             statement=given.sql,
         )
-    inserted: Any = sources.inserted
-    if inserted.unseen_conflict is not None:
-        raise UnsupportedStatement(
-            f"ON CONFLICT of table {sources.target!r} cannot be kept over all shards: "
-            f"{inserted.unseen_conflict}",
-            "take the shard key into the unique constraint and into the conflict target",
-            statement=given.sql,
-        )
     if sources.unreadable is not None:
         raise UnsupportedStatement(
             f"it cannot be told what the INSERT reads: {sources.unreadable}",
@@ -184,6 +197,7 @@ def _check_insert(
     if sources.roots or sources.reads_global:
         values = ExecutionValues(given.context.compiled_parameters[0], plan.processors)
         read = route_of(sources, around.territory, values)
+        inserted: Any = sources.inserted
         is_one_row = len(given.context.compiled_parameters) == 1 and len(inserted.rows) < 2
         if not is_one_row or not read.is_single or read.shards != route.shards:
             raise UnsupportedStatement(

@@ -126,9 +126,18 @@ def _deterministic_write(draft: _Draft) -> None:
     where = getattr(statement, "whereclause", None)
     expressions += [where] if where is not None else []
     expressions += _compat.returning(statement)
+    select = statement.select if isinstance(statement, Insert) else None
+    if isinstance(select, Select) and not draft.sources.writes_reference:
+        expressions += [select.whereclause] if select.whereclause is not None else []
+        for element in select.get_final_froms():
+            expressions += _on_clauses(element)
     conflict = _compat.post_values_clause(statement) if isinstance(statement, Insert) else None
     expressions += _compat.conflict_expressions(conflict) if conflict is not None else []
     reason = why_not_row_wise(expressions)
+    if reason is None and isinstance(select, Select):
+        # Groups are those of one key each, or the statement has an obstacle.
+        having = _compat.select_shape(select).having
+        reason = why_not_row_wise([*select.selected_columns, *having], aggregates_too=True)
     if reason is not None:
         raise Refusal(reason, "compute the value in the application and pass it as a parameter")
 

@@ -78,7 +78,7 @@ def _key_part(value: Any, name: str, key_type: KeyType, compiled: SQLCompiler) -
     :param name: what it is called if the value is a plain one, or comes with the execution.
     """
     if isinstance(value, BindParameter):
-        return _parameter(value, compiled, key_type)
+        return parameter_of(value, compiled, key_type)
     return None if isinstance(value, ClauseElement) else Parameter(name, key_type)
 
 
@@ -98,7 +98,7 @@ def _identity(
     return tuple(names)
 
 
-def _parameter(
+def parameter_of(
     value: BindParameter[Any], compiled: SQLCompiler, key_type: KeyType
 ) -> Parameter | None:
     """The parameter that was compiled for a value; None: it is not of the column's kind.

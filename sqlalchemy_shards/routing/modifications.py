@@ -13,6 +13,7 @@ from sqlalchemy_shards.models.distribution import Reference, Sharded
 from .conflicts import moved_keys, why_conflict_unseen
 from .inserts import inserted_key
 from .scopes import Scope
+from .selected_rows import selected_key, walk_selected
 from .sources import StatementKind, StatementSources
 from .targets import other_tables, plain_table
 
@@ -72,7 +73,10 @@ def _insert(
 ) -> StatementSources:
     distribution = walk.distribution(table)
     scope = Scope(names={table: None})
-    if statement.select is not None:
+    selected = None
+    if statement.select is not None and isinstance(distribution, Sharded):
+        selected = walk_selected(walk, statement, compiled)
+    elif statement.select is not None:
         walk.query(statement.select, None, is_from=True, depth=1)
         if walk.occurrences or walk.globals:
             walk.hinder("INSERT ... SELECT would have to move rows between shards")
@@ -91,9 +95,10 @@ def _insert(
         walk.cte(cte)
     walk.seen[table] += 1
     if isinstance(distribution, Sharded):
-        key = inserted_key(
-            statement, compiled, table, distribution, walk.key_types(table, distribution)
-        )
+        key_types = walk.key_types(table, distribution)
+        key = inserted_key(statement, compiled, table, distribution, key_types)
+        if selected is not None:
+            key = selected_key(key, selected, statement, compiled, key_types, walk)
         return walk.result(
             StatementKind.INSERT,
             rendered,

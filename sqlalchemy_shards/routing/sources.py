@@ -61,6 +61,8 @@ class InsertedKey:
     :param lies_beside: the table has no columns of the key, and its rows lie beside the anchor's.
     :param anchor: the table that holds the key, if rows of others lie beside its own.
     :param identity: names of the parameters that name the anchor's row; None: they are none.
+    :param is_selected: the rows come from a SELECT.
+    :param is_colocated: of such rows, each has the key of the sharded row that it is made of.
     :param unseen_conflict: why its ON CONFLICT would overlook a row of another shard, if it would.
     """
 
@@ -73,6 +75,8 @@ class InsertedKey:
     anchor: Table | None = field(default=None, repr=False, compare=False)
     identity: tuple[str, ...] | None = None
     unseen_conflict: str | None = None
+    is_selected: bool = False
+    is_colocated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -692,6 +692,13 @@ def test_what_a_conflict_is_looked_for_in_is_read() -> None:
     assert list(target(constraint=users.primary_key)) == [users.c.id]
 
 
+def test_the_columns_that_a_select_fills_are_read() -> None:
+    filled = insert(users).from_select([users.c.name, "id"], select(orders.c.id, orders.c.id))
+
+    assert _compat.selected_names(filled) == ["name", "id"]
+    assert _compat.selected_names(insert(users)) == []
+
+
 class TestValuesLists:
     def statement(self) -> Any:
         table = Table(
