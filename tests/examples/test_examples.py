@@ -33,10 +33,12 @@ def environment(servers: PostgresServers) -> dict[str, str]:
         "SHARDS_TEST_BACKEND": "urls",
         "SHARDS_TEST_URLS": ",".join(urls),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTEST_ADDOPTS": "-p no:cacheprovider",
+        # Rewriting the assertions of the installed plugin's package costs more than the tests.
+        "PYTEST_ADDOPTS": "-p no:cacheprovider --assert=plain",
     }
 
 
+@pytest.mark.timeout(300)  # a whole test suite runs in it
 @pytest.mark.parametrize(
     ("command", "printed"), COMMANDS, ids=[command.text.strip() for command, _ in COMMANDS]
 )
