@@ -15,6 +15,7 @@ from sqlalchemy_shards.errors import ShardKeyChanged
 from sqlalchemy_shards.routing.route import Reason
 from sqlalchemy_shards.routing.settings import sets_something
 
+from .carried_buckets import check_carried_buckets
 from .copies import every_copy
 from .inserts import check_conflict, insert
 from .many_sets import many_sets
@@ -49,6 +50,7 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     plan = around.plans.plan_of(compiled)
     if plan.sources.changed_key:
         raise _key_changed(given, plan)
+    check_carried_buckets(given, plan, around)
     named = named_route(options, territory, around.dialect)
     inserted = plan.sources.inserted
     if inserted is not None:

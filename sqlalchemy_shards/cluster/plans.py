@@ -18,6 +18,7 @@ from sqlalchemy_shards.planning.gathering import Gathering, plan_gathering
 from sqlalchemy_shards.planning.planner import Prepared, prepare
 from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.routing.analysis import analyse
+from sqlalchemy_shards.routing.carried_ids import carried_ids
 from sqlalchemy_shards.routing.conditions import Parameter, PartEquals, parameters_of
 
 from .own_values import key_lists
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.models.key_types import KeyType
     from sqlalchemy_shards.planning.planner import Facts
+    from sqlalchemy_shards.routing.carried_ids import CarriedIds
     from sqlalchemy_shards.routing.sources import StatementSources
 
     from .compiler import ShardsCompiler
@@ -61,6 +63,7 @@ class StatementPlan:
         "_prepared",
         "_processors_of_all",
         "cache",
+        "carried_ids",
         "inserted_key",
         "is_loaders",
         "is_plain_read",
@@ -76,13 +79,16 @@ class StatementPlan:
         sources: StatementSources,
         processors: Processors,
         *,
+        carried_ids: CarriedIds | None,
         is_loaders: bool,
         shows_absence: bool,
     ) -> None:
         self.cache = cache
         self.sources = sources
         self.processors = processors
-        self.simple_key = _simple_key(sources, processors)
+        self.carried_ids = carried_ids
+        # The quick way looks at the key only.
+        self.simple_key = None if carried_ids else _simple_key(sources, processors)
         self.inserted_key = _inserted_key(sources, processors)
         self.is_plain_read = sources.is_plain
         self.is_loaders = is_loaders
@@ -182,6 +188,7 @@ class PlanCache:
             self,
             sources,
             processors_of(compiled, list(_parameters(sources))),
+            carried_ids=carried_ids(compiled),
             is_loaders=_compat.is_loaders(compiled),
             shows_absence=shows_absence(sources, compiled),
         )

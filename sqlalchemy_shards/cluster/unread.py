@@ -13,6 +13,7 @@ from sqlalchemy_shards.plan import Concatenate, FirstCopy
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.settings import sets_role, sets_something, setting_of
 
+from .carried_buckets import check_carried_buckets
 from .options import named_route
 from .work import Dispatch, Work
 
@@ -25,7 +26,7 @@ def on_only_shard(given: Given, around: Surroundings) -> Dispatch:
     context = given.context
     compiled: Any = context.compiled
     if not (around.plans.undeclared_is_global or context.isddl or context.is_text):
-        around.plans.plan_of(compiled)
+        check_carried_buckets(given, around.plans.plan_of(compiled), around)
     named_route(context.execution_options, around.territory, around.dialect)
     return unchanged(given, Route(around.territory.shards, Reason.ONLY_SHARD))
 

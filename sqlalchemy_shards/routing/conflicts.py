@@ -17,7 +17,7 @@ from sqlalchemy_shards.models.faults.setting import is_per_shard, names_of
 from sqlalchemy_shards.models.faults.uniqueness import is_unique_over_shards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Constraint, Index, Table
     from sqlalchemy.engine import Dialect
@@ -57,13 +57,7 @@ def moved_keys(clause: ClauseElement, table: Table, sharded: Sharded) -> tuple[s
 
     Where a conflict is looked for in the key, ``excluded.key`` is the value that is there.
     """
-    target = _compat.conflict_target(clause)
-    found = _named(target, table) if isinstance(target, str) else None
-    if found is not None:
-        compared = {column.key for column in _columns(found)}
-    else:
-        elements = () if target is None or isinstance(target, str) else target
-        compared = {c.key for each in elements if (c := _column(each, table)) is not None}
+    compared = _compared(clause, table)
     return tuple(
         sorted(
             key
@@ -71,6 +65,35 @@ def moved_keys(clause: ClauseElement, table: Table, sharded: Sharded) -> tuple[s
             if key in sharded.key and not (key in compared and _is_excluded(value, key))
         )
     )
+
+
+def moved_ids(
+    clause: ClauseElement, table: Table, sharded: Sharded, ids: Collection[str]
+) -> tuple[str, ...]:
+    """Those of the generated ids that DO UPDATE may give the bucket of another row.
+
+    Where a conflict is looked for in the whole key, or in a generated id, the row that is there has
+    the bucket of the one that was to be inserted.
+    """
+    compared = _compared(clause, table)
+    is_same_bucket = compared.issuperset(sharded.key) or not compared.isdisjoint(ids)
+    return tuple(
+        sorted(
+            key
+            for key, value in _compat.conflict_assignments(clause).items()
+            if key in ids and not (is_same_bucket and _is_excluded(value, key))
+        )
+    )
+
+
+def _compared(clause: ClauseElement, table: Table) -> set[str]:
+    """Keys of the columns in which a conflict is looked for, as far as they are known."""
+    target = _compat.conflict_target(clause)
+    found = _named(target, table) if isinstance(target, str) else None
+    if found is not None:
+        return {column.key for column in _columns(found)}
+    elements = () if target is None or isinstance(target, str) else target
+    return {c.key for each in elements if (c := _column(each, table)) is not None}
 
 
 def _is_excluded(value: Any, key: str) -> bool:

@@ -51,12 +51,12 @@ def inserted_key(
         sharded.keyspace,
         sharded.key,
         tuple(
-            _key_part(given.get(key), key, key_type, compiled) if is_one_row else None
+            parameter_of(given.get(key), key, key_type, compiled) if is_one_row else None
             for key, key_type in types
         ),
         tuple(
             tuple(
-                _key_part(
+                parameter_of(
                     row.get(key),
                     _compat.name_in_row(key, index, is_default=key not in row),
                     key_type,
@@ -72,8 +72,10 @@ def inserted_key(
     )
 
 
-def _key_part(value: Any, name: str, key_type: KeyType, compiled: SQLCompiler) -> Parameter | None:
-    """The parameter of one part of a row's key.
+def parameter_of(
+    value: Any, name: str, key_type: KeyType, compiled: SQLCompiler
+) -> Parameter | None:
+    """The parameter of one value of a row, None: only SQL knows it.
 
     :param name: what it is called if the value is a plain one, or comes with the execution.
     """

@@ -30,9 +30,10 @@ from sqlalchemy_shards import (
     ListPartitioner,
     ShardKeyMixin,
 )
-from sqlalchemy_shards.errors import MissingShardKey, RoutingError
+from sqlalchemy_shards.errors import MissingShardKey, RoutingError, UnsupportedStatement
 from sqlalchemy_shards.models.generated_id import carries_bucket
 from sqlalchemy_shards.topology.generated_id import bucket_of_id
+from tests.shards.shop import enlisted
 
 if TYPE_CHECKING:
     from tests.shards.mapping.worlds import Saying
@@ -223,7 +224,6 @@ def test_a_row_by_a_parameter_of_another_name(world: World) -> None:
     assert all_carry_their_bucket(world)
 
 
-@pytest.mark.parametrize("world", ["plain", "one_shard"], indirect=True)
 def test_rows_of_one_key_in_a_values_list(world: World) -> None:
     add_users(world)
     statement = insert(world.models.Order).values([{"user_id": 5}, {"user_id": 5}])
@@ -243,6 +243,22 @@ def test_an_upsert(world: World) -> None:
 
     assert list(stored(world)) == [7]
     assert all_carry_their_bucket(world)
+
+
+def test_an_upsert_that_sets_everything(world: World) -> None:
+    add_users(world)
+    order = world.models.Order
+    number = id_for(7)
+    for note in ("old", "new"):
+        statement = upsert(order).values(id=number, user_id=7, note=note)
+        excluded = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=["id"], set_={"id": excluded.id, "note": excluded.note}
+        )
+        with world.session() as session, session.begin():
+            session.execute(statement)
+
+    assert world.rows("SELECT id, note FROM orders") == [(number, "new")]
 
 
 def test_keys_of_several_parts(world: World) -> None:
@@ -348,3 +364,125 @@ def test_rows_are_changed_by_their_id_alone(world: World) -> None:
 
     found = world.rows("SELECT user_id, note FROM orders WHERE note IS NOT NULL")
     assert found == [(user, f"of {user}") for user in USERS]
+
+
+# -- ids that would not find their row ---------------------------------------------------------
+
+
+def other_key(key: int) -> int:
+    """A key of another bucket."""
+    return next(other for other in range(100, 200) if bucket_of(other) != bucket_of(key))
+
+
+def id_for(key: int) -> int:
+    return IdGenerator(KEYSPACES["default"], worker=9)(key)
+
+
+@pytest.mark.parametrize("world", ["one_shard", "four_shards"], indirect=True)
+def test_an_id_of_another_bucket_is_not_inserted(world: World) -> None:
+    add_users(world)
+    order, wrong = world.models.Order, id_for(other_key(5))
+    for statement, rows in (
+        (insert(order), [{"id": wrong, "user_id": 5}]),
+        (insert(order), [{"id": id_for(6), "user_id": 6}, {"id": wrong, "user_id": 5}]),
+        (insert(order).values(id=wrong, user_id=5), None),
+        (
+            insert(order).values([{"id": wrong, "user_id": 5}, {"id": id_for(6), "user_id": 6}]),
+            None,
+        ),
+    ):
+        with (
+            world.session() as session,
+            pytest.raises(RoutingError, match=r"orders\.id carries another bucket"),
+        ):
+            session.execute(statement, rows)
+
+    assert stored(world) == {}
+
+
+@pytest.mark.parametrize("world", ["one_shard", "four_shards"], indirect=True)
+def test_an_object_with_an_id_of_another_bucket_is_not_flushed(world: World) -> None:
+    add_users(world)
+    with world.session() as session:
+        session.add(world.models.Order(id=id_for(other_key(5)), user_id=5))
+
+        with pytest.raises(RoutingError, match="carries another bucket"):
+            session.flush()
+
+
+@pytest.mark.parametrize("world", ["one_shard", "four_shards"], indirect=True)
+def test_a_number_that_was_not_generated_is_no_identity(world: World) -> None:
+    add_users(world)
+    with world.session() as session:
+        session.add(world.models.Order(id=12, user_id=5))
+
+        with pytest.raises(RoutingError, match="was not made by an IdGenerator"):
+            session.flush()
+
+
+@pytest.mark.parametrize("world", ["one_shard", "four_shards"], indirect=True)
+def test_an_id_that_only_sql_knows_is_not_written(world: World) -> None:
+    add_users(world)
+    order = world.models.Order
+    statement = insert(order).values(id=func.abs(5), user_id=5)
+    on_conflict = upsert(order).values(user_id=5)
+    on_conflict = on_conflict.on_conflict_do_update(
+        index_elements=["id"], set_={"id": on_conflict.excluded.id + 1}
+    )
+    for each in (statement, on_conflict):
+        with (
+            world.session() as session,
+            pytest.raises(UnsupportedStatement, match="cannot be told whether"),
+        ):
+            session.execute(each)
+
+
+@pytest.mark.parametrize("world", ["one_shard", "four_shards"], indirect=True)
+def test_a_reference_is_changed_to_a_row_of_the_same_key_only(world: World) -> None:
+    test_objects_get_ids_for_the_key_of_their_parent(world)
+    line, ids = world.models.Line, stored(world)
+    with world.session() as session, session.begin():
+        session.add(line(user_id=5, order_id=ids[5][0]))
+    with world.session() as session, session.begin():
+        held = session.scalars(select(line).where(line.user_id == 5)).one()
+        held.order_id = ids[5][1]
+        session.flush()
+        held.order_id = None
+        session.flush()
+        session.execute(update(line).where(line.user_id == 5).values(order_id=ids[5][1]))
+        far = next(user for user in USERS if bucket_of(user) != bucket_of(5))
+        with pytest.raises(RoutingError, match=r"lines\.order_id carries another bucket"):
+            session.execute(update(line).where(line.id == held.id).values(order_id=ids[far][0]))
+        with pytest.raises(UnsupportedStatement, match="cannot be told whether"):
+            session.execute(
+                update(line).values(order_id=ids[5][0]), execution_options={"scatter": "allow"}
+            )
+
+    assert world.rows("SELECT order_id FROM lines") == [(ids[5][1],)]
+
+
+@pytest.mark.parametrize("world", ["four_shards"], indirect=True)
+def test_rows_are_looked_for_by_id_on_their_shard_alone(world: World) -> None:
+    test_objects_get_ids_for_the_key_of_their_parent(world)
+    cluster, order = world.cluster, world.models.Order
+    assert cluster is not None
+    for user, numbers in stored(world).items():
+        for statement in (
+            select(order).where(order.id == numbers[0]),
+            select(order).where(order.id.in_(numbers)),
+            update(order).where(order.id == numbers[0]).values(note="x"),
+        ):
+            assert cluster.explain(statement).shards == (
+                cluster.shard_for(world.models.User, user),
+            )
+
+
+@pytest.mark.parametrize("world", ["four_shards"], indirect=True)
+def test_reading_by_id_takes_no_other_shard_into_the_transaction(world: World) -> None:
+    test_objects_get_ids_for_the_key_of_their_parent(world)
+    order = world.models.Order
+    (number, *_) = stored(world)[5]
+    with world.session() as session:
+        session.execute(select(order).where(order.id == number)).one()
+
+        assert enlisted(session) == {world.cluster.shard_for(world.models.User, 5)}
