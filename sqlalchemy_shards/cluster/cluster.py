@@ -120,20 +120,18 @@ class Cluster:
         self.dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
         self.fan_out = AdaptiveFanOut(GreenletFanOut())
         self.identities = IdentityRegistry(name)
-        self.collations = Collations(
-            tuple(self.shards), self.connect, self.dialect.identifier_preparer.format_table
-        )
+        quote = self.dialect.identifier_preparer.format_table
+        self.collations = Collations(tuple(self.shards), self.connect, quote)
+        self.columns = ColumnTypes(self.connect)
+        self.functions = Functions(self.connect, self.global_shard)
         self.plans = PlanCache(
             self.dialect,
             undeclared_is_global=undeclared == "global",
             facts=self.collations if len(self.shards) > 1 else None,
         )
-        self.columns = ColumnTypes(self.connect)
-        self.functions = Functions(self.connect, self.global_shard)
         self.gather_limit = checked_gather_limit(gather_limit)
-        self.workspace = _workspace_of(
-            workspace, self.shards[self.global_shard].engine, self.fan_out
-        )
+        global_engine = self.shards[self.global_shard].engine
+        self.workspace = _workspace_of(workspace, global_engine, self.fan_out)
         nameless = NamelessDatabases()
         for shard in self.shards.values():
             instrument_engine(shard.engine)
@@ -141,19 +139,23 @@ class Cluster:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self.is_disposed = False
+        self._coordinator, self._recovery = self._commit_and_recovery(decision_retention)
+
+    def _commit_and_recovery(self, decision_retention: timedelta) -> tuple[Coordinator, Recovery]:
+        """Who commits and who finishes; they share what was acknowledged."""
         acknowledged = Acknowledged()
-        self._coordinator = Coordinator(
-            name,
+        coordinator = Coordinator(
+            self.name,
             identities=self.identities,
             hooks=self.hooks,
             fan_out=self.fan_out,
             connect=self.connect,
             timeouts=self.timeouts.of_commit(),
-            on_unfinished=on_unfinished,
+            on_unfinished=self.on_unfinished,
             acknowledged=acknowledged,
         )
-        self._recovery = Recovery(
-            name,
+        recovery = Recovery(
+            self.name,
             shard_names=tuple(self.shards),
             connect=self.connect,
             identities=self.identities,
@@ -161,6 +163,7 @@ class Cluster:
             acknowledged=acknowledged,
             decision_retention=decision_retention,
         )
+        return coordinator, recovery
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Cluster:
