@@ -17,7 +17,7 @@ from sqlalchemy_shards.models.generated_id import carries_bucket
 from sqlalchemy_shards.models.key_types import KeyFamily, KeyType
 
 from .conflicts import moved_ids
-from .inserts import parameter_of
+from .inserts import parameter_of_row
 from .targets import plain_table
 
 if TYPE_CHECKING:
@@ -129,5 +129,7 @@ def _written(
         column.primary_key and not sharded.globally_unique and not keys.issuperset(sharded.key)
     )
     is_selected = getattr(_compat.core_statement(compiled), "select", None) is not None
-    parameter = None if is_selected else parameter_of(given.get(column.key), name, _ID, compiled)
+    parameter = (
+        None if is_selected else parameter_of_row(given.get(column.key), name, _ID, compiled)
+    )
     return WrittenId(column.key, parameter, is_identity)

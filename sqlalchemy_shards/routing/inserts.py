@@ -51,12 +51,12 @@ def inserted_key(
         sharded.keyspace,
         sharded.key,
         tuple(
-            parameter_of(given.get(key), key, key_type, compiled) if is_one_row else None
+            parameter_of_row(given.get(key), key, key_type, compiled) if is_one_row else None
             for key, key_type in types
         ),
         tuple(
             tuple(
-                parameter_of(
+                parameter_of_row(
                     row.get(key),
                     _compat.name_in_row(key, index, is_default=key not in row),
                     key_type,
@@ -72,7 +72,7 @@ def inserted_key(
     )
 
 
-def parameter_of(
+def parameter_of_row(
     value: Any, name: str, key_type: KeyType, compiled: SQLCompiler
 ) -> Parameter | None:
     """The parameter of one value of a row, None: only SQL knows it.
