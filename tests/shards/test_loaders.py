@@ -39,10 +39,7 @@ def _name(loader: Callable[..., Any]) -> str:
 
 eager = pytest.mark.parametrize("loader", EAGER, ids=_name)
 every_loader = pytest.mark.parametrize("loader", [*EAGER, lazyload], ids=_name)
-# subqueryload of a parent selects DISTINCT in a subquery.
-loader_of_parents = pytest.mark.parametrize(
-    "loader", [joinedload, selectinload, immediateload, lazyload], ids=_name
-)
+loader_of_parents = every_loader
 
 
 class TestCollections:
@@ -515,13 +512,6 @@ class TestRefusals:
         )
         with spread_shop.session() as session, pytest.raises(UnsupportedStatement):
             session.scalars(query).unique().all()
-
-    def test_parents_by_subquery_over_all_shards(self, spread_shop: World) -> None:
-        m = spread_shop.models
-        for parent in (m.Order.customer, m.Label.customer):
-            query = select(parent.class_).options(subqueryload(parent))
-            with spread_shop.session() as session, pytest.raises(UnsupportedStatement):
-                session.scalars(query).all()
 
     def test_a_join_that_is_not_co_located(self, spread_shop: World) -> None:
         m = spread_shop.models
