@@ -142,32 +142,38 @@ def _refuse_torn(
 
 def _held(
     session: ShardedSession, connection: Connection, moved: Sequence[Moved], shard: str
-) -> dict[InstanceState[Any], dict[str, Any]]:
-    """The session's objects whose rows move, and the attributes that change."""
+) -> list[tuple[Any, dict[str, Any]]]:
+    """The session's objects whose rows move, and the attributes of each that change."""
     changes: dict[Any, dict[Any, Any]] = {each.table: each.changes for each in moved}
-    found: dict[InstanceState[Any], dict[str, Any]] = {}
-    by_identity: dict[Any, InstanceState[Any]] = {}
+    # Instances, not states: what is expired may let go of the last reference to another.
+    by_identity: dict[Any, Any] = {}
     bases: dict[Any, Mapper[Any]] = {}
     for instance in session.identity_map.values():
         state: InstanceState[Any] = inspect(instance)
         mapper = state.mapper if state.mapper.concrete else state.mapper.base_mapper
         if mapper.local_table in changes:
             bases[mapper.local_table] = mapper
-            by_identity[mapper.local_table, state.identity] = state
-    for each in moved:
-        if each.table not in bases:
-            continue
-        query = select(*bases[each.table].primary_key).where(each.condition)
+            by_identity[mapper.local_table, state.identity] = instance
+    found = []
+    for table, base in bases.items():
+        (condition,) = (each.condition for each in moved if each.table is table)
+        query = select(*base.primary_key).where(condition)
         rows = connection.execute(query, execution_options={"shard": shard})
         for row in rows.yield_per(KEYS_PER_FETCH):
-            state = by_identity.get((each.table, tuple(row)))  # type: ignore[assignment]
-            if state is not None:
-                found[state] = {
-                    state.mapper.get_property_by_column(column).key: value
-                    for table in state.mapper.tables
-                    for column, value in changes.get(table, {}).items()
-                }
+            instance = by_identity.get((table, tuple(row)))
+            if instance is not None:
+                found.append((instance, _changed_attributes(inspect(instance).mapper, changes)))
     return found
+
+
+def _changed_attributes(
+    mapper: Mapper[Any], changes: Mapping[Any, dict[Any, Any]]
+) -> dict[str, Any]:
+    return {
+        mapper.get_property_by_column(column).key: value
+        for table in mapper.tables
+        for column, value in changes.get(table, {}).items()
+    }
 
 
 def _carry(connection: Connection, moved: Sequence[Moved], source: str, target: str) -> None:
@@ -228,12 +234,13 @@ def _on_driver(connection: Connection, shard: str, sql: str, copy: Any) -> None:
         raise DBAPIError.instance(sql, None, error, psycopg.Error) from error
 
 
-def _take_along(session: ShardedSession, held: dict[InstanceState[Any], dict[str, Any]]) -> None:
+def _take_along(session: ShardedSession, held: list[tuple[Any, dict[str, Any]]]) -> None:
     """Give the session's objects their new identities; all else of them is read again."""
     session.expire_all()
-    for state, changes in held.items():
+    for instance, changes in held:
         for name, value in changes.items():
-            set_committed_value(state.obj(), name, value)
+            set_committed_value(instance, name, value)
+        state: InstanceState[Any] = inspect(instance)
         identity = list(state.identity or ())
         for position, column in enumerate(state.mapper.primary_key):
             name = state.mapper.get_property_by_column(column).key

@@ -205,6 +205,17 @@ def test_objects_go_on_under_their_new_keys(filled: World) -> None:
     assert used == {filled.cluster.shard_for(m.Owner, target)}  # type: ignore[union-attr]
 
 
+def test_objects_that_only_a_collection_holds_are_read_again(filled: World) -> None:
+    m, target = filled.models, new_owner(filled)
+    with filled.session() as session:
+        owner = session.get(m.Owner, 1)
+        before = len(owner.tags)
+        session.rehome(owner, id=target)
+
+        assert before == 3
+        assert [each.owner_id for each in owner.tags] == [target] * 3
+
+
 def test_a_rollback_leaves_rows_and_objects_as_they_were(filled: World) -> None:
     m, before = filled.models, everything(filled)
     with filled.session() as session:
