@@ -21,8 +21,6 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.schema import ForeignKey
 
-from sqlalchemy_shards.errors import UnsupportedStatement
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -93,7 +91,7 @@ def session(world: World) -> Iterator[Session]:
 LEFT = [number for number in TEAMS if number != 2]
 
 
-@pytest.mark.parametrize("loader", [lazyload, joinedload, selectinload])
+@pytest.mark.parametrize("loader", [lazyload, joinedload, selectinload, subqueryload])
 def test_deleted_rows_are_not_loaded_in_any_way(
     world: World, session: Session, loader: Callable[..., Any]
 ) -> None:
@@ -113,21 +111,6 @@ def test_a_subquery_load_of_one_key_leaves_them_out(world: World, session: Sessi
     team = session.scalars(query).one()
 
     assert [player.id for player in team.players] == [1, 3]
-
-
-def test_criteria_inside_a_subquery_load_of_all_shards_are_refused(
-    mapping_worlds: dict[str, World],
-) -> None:
-    world = mapping_worlds["four_shards"]
-    m = world.models
-    with world.session() as session:
-        session.add(m.Team(id=1))
-        session.flush()
-        event.listen(session, "do_orm_execute", leave_out_deleted)
-        query = select(m.Team).options(subqueryload(m.Team.players))
-
-        with pytest.raises(UnsupportedStatement, match=r"with_loader_criteria\(\) reach into"):
-            session.scalars(query).all()
 
 
 def test_joins_aliases_and_counts_leave_them_out(world: World, session: Session) -> None:
