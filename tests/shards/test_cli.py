@@ -167,11 +167,19 @@ class TestExplain:
     def test_a_statement_that_is_not_supported_exits_1_with_the_reason(
         self, shards: Shards
     ) -> None:
-        result = shards("explain", "--models", MODELS, "select(PostOffice.name).distinct()")
+        locking = "select(PostOffice.name).limit(1).with_for_update()"
+        result = shards("explain", "--models", MODELS, locking)
 
         assert result.exit_code == 1
-        assert "DISTINCT" in result.stderr
+        assert "FOR UPDATE" in result.stderr
         assert "Traceback" not in result.stderr
+
+    def test_a_gather_tells_what_each_shard_ships(self, shards: Shards) -> None:
+        explained = self.explained(shards, "select(PostOffice.name).distinct()")
+
+        assert explained["tier"] == "gather"
+        assert [step["shard"] for step in explained["steps"]] == ["s0", "s1", "s2", "s3"]
+        assert "post_offices" in explained["merge"]
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-from sqlalchemy_shards.errors import UnsupportedStatement
 from tests.shards.shop import CUSTOMERS, Statements, World, ids
 
 if TYPE_CHECKING:
@@ -499,28 +498,58 @@ class TestSelecting:
         ]
 
 
-class TestRefusals:
-    """What several shards cannot answer yet is refused, never answered wrongly."""
+class TestRowsOfSeveralShardsThatMeet:
+    """One shard alone has a part of the answer; the workspace has all of it."""
 
-    def test_joined_collections_with_a_limit_over_all_shards(self, spread_shop: World) -> None:
-        m = spread_shop.models
+    def test_joined_collections_with_a_limit(self, shop: World) -> None:
+        m = shop.models
         query = (
             select(m.Customer)
-            .options(joinedload(m.Customer.orders))
-            .order_by(m.Customer.id)
+            .options(joinedload(m.Customer.orders), joinedload(m.Customer.region))
+            .order_by(m.Customer.id.desc())
             .limit(3)
+            .offset(1)
         )
-        with spread_shop.session() as session, pytest.raises(UnsupportedStatement):
-            session.scalars(query).unique().all()
+        with shop.session() as session:
+            customers = session.scalars(query).unique().all()
+            with Statements(session.connection().engine) as further:
+                found = [(each.id, ids(each.orders), each.region.name) for each in customers]
 
-    def test_a_join_that_is_not_co_located(self, spread_shop: World) -> None:
-        m = spread_shop.models
+        assert found == [
+            (11, [111, 112], "South"),
+            (10, [101, 102], "North"),
+            (9, [91, 92], "South"),
+        ]
+        assert len(further) == 0
+
+    def test_a_join_that_is_not_co_located(self, shop: World) -> None:
+        m = shop.models
         query = select(m.Customer.id, m.Order.id).join(m.Order, m.Order.amount == m.Customer.id)
-        with spread_shop.session() as session, pytest.raises(UnsupportedStatement):
-            session.execute(query).all()
+        with shop.session() as session:
+            found = session.execute(query).all()
 
-    def test_groups_over_all_shards(self, spread_shop: World) -> None:
-        m = spread_shop.models
+        assert sorted(found) == [(1, n * 10 + 1) for n in CUSTOMERS] + [
+            (2, n * 10 + 2) for n in CUSTOMERS
+        ]
+
+    def test_groups(self, shop: World) -> None:
+        m = shop.models
         query = select(m.Customer.region_code, func.count()).group_by(m.Customer.region_code)
-        with spread_shop.session() as session, pytest.raises(UnsupportedStatement):
-            session.execute(query).all()
+        with shop.session() as session:
+            found = session.execute(query).all()
+
+        assert sorted(found) == [("n", 6), ("s", 6)]
+
+    def test_objects_that_were_loaded_from_the_workspace_are_written_back(
+        self, shop: World
+    ) -> None:
+        m = shop.models
+        newest = select(func.max(m.Order.id)).scalar_subquery()
+        with shop.session() as session:
+            order = session.scalars(select(m.Order).where(m.Order.id == newest)).one()
+            order.amount = 77
+            order.customer.name = "renamed"
+            session.commit()
+
+        assert shop.rows("SELECT id FROM orders WHERE amount = 77") == [(122,)]
+        assert shop.rows("SELECT id FROM customers WHERE name = 'renamed'") == [(12,)]
