@@ -258,10 +258,6 @@ class TestOrmStatements:
         )
         statement = insert(m.Label).from_select(columns, source)
         with shop.session() as session:
-            if shop.is_spread:
-                with pytest.raises(MissingShardKey):
-                    session.execute(statement)
-                return
             session.execute(statement)
             session.commit()
 
