@@ -75,6 +75,33 @@ class OrderedMerge:
 
 
 @dataclass(frozen=True, slots=True)
+class TextKey:
+    """One key of ORDER BY, as a column of text that stands for a value of another type.
+
+    :param type_sql: the type that it is read as.
+    :param collation: None: that of the database, or none.
+    """
+
+    column: int
+    type_sql: str
+    collation: str | None
+    descending: bool
+    nulls_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignOrder:
+    """The shards' rows, each shard's first ones, put in an order that PostgreSQL alone knows.
+
+    :param visible: how many columns the statement asked for; those behind them are sort keys.
+    """
+
+    keys: tuple[TextKey, ...]
+    visible: int
+    window: Window = Window()
+
+
+@dataclass(frozen=True, slots=True)
 class AggregateRow:
     """One row per shard, put together column by column."""
 
@@ -111,7 +138,8 @@ class Gather:
 
 
 Merge: TypeAlias = (
-    "Concatenate | OrderedMerge | AggregateRow | SumOfCounts | GivenOrder | FirstCopy | Gather"
+    "Concatenate | OrderedMerge | ForeignOrder | AggregateRow | SumOfCounts | GivenOrder"
+    " | FirstCopy | Gather"
 )
 
 

@@ -1,7 +1,8 @@
 """Types and collations of tables' columns, as the catalogs have them.
 
-What the model says of a column is not believed: rows that are shipped from shard to workspace must
-have there the types that they had. One shard is asked, once for each table.
+What the model says of a column is not believed: values that are shipped from shard to workspace
+must have there the types that they had. All shards are asked, once for each table; a column that
+they keep differently is not known.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -20,13 +21,16 @@ SELECT a.attname,
        format('%%I.%%I', tn.nspname, t.typname),
        CASE WHEN a.attcollation <> 0 AND co.collname <> 'default'
             THEN format('%%I.%%I', cn.nspname, co.collname) END,
-       pg_catalog.format_type(b.oid, NULL)
+       pg_catalog.format_type(b.oid, NULL),
+       CASE WHEN a.attcollation <> 0 AND co.collname = 'default'
+            THEN format('%%s %%s %%s', d.datcollate, d.datctype, d.encoding) END
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
 JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
+JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
 """
 
@@ -37,38 +41,56 @@ class ColumnType(NamedTuple):
     :param sql: the type as SQL names it, with its schema and without length or precision.
     :param collation: the collation as SQL names it; None: the database's own, or none.
     :param base: the type in words, that of a domain below it.
+    :param database: how the database sorts, where its own collation is the column's.
     """
 
     sql: str
     collation: str | None
     base: str
+    database: str | None = None
 
 
 class ColumnTypes:
     """What is known of the columns of a cluster's tables. Thread-safe.
 
+    :param shards: names of all shards.
     :param connect: opens a connection to a shard.
     """
 
     def __init__(
-        self, connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]]
+        self,
+        shards: Sequence[str],
+        connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
     ) -> None:
+        self._shards = shards
         self._connect = connect
         self._lock = threading.Lock()
         self._tables: dict[str, Mapping[str, ColumnType]] = {}
 
-    def of_table(self, name: str, shard: str) -> Mapping[str, ColumnType]:
-        """Column name -> type, as ``shard`` has them; empty: it has no such table.
+    def of_table(self, name: str) -> Mapping[str, ColumnType]:
+        """Column name -> type, as all shards that have the table keep it.
 
         :param name: the table, as SQL names it.
         """
         with self._lock:
             known = self._tables.get(name)
         if known is None:
-            with self._connect(shard) as connection:
-                rows = connection.execute(_COLUMNS, (name,)).fetchall()
-            known = {row[0]: ColumnType(*row[1:]) for row in rows}
+            # A global table is on one shard only.
+            found = [each for each in map(self._reader(name), self._shards) if each]
+            known = {
+                column: type_
+                for column, type_ in (found[0] if found else {}).items()
+                if all(other.get(column) == type_ for other in found)
+            }
             if known:
                 with self._lock:
                     self._tables[name] = known
         return known
+
+    def _reader(self, name: str) -> Callable[[str], dict[str, ColumnType]]:
+        def read(shard: str) -> dict[str, ColumnType]:
+            with self._connect(shard) as connection:
+                rows = connection.execute(_COLUMNS, (name,)).fetchall()
+            return {row[0]: ColumnType(*row[1:]) for row in rows}
+
+        return read

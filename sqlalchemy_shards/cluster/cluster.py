@@ -18,9 +18,7 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from sqlalchemy_shards import _compat
-from sqlalchemy_shards.catalog.collations import Collations
-from sqlalchemy_shards.catalog.columns import ColumnTypes
-from sqlalchemy_shards.catalog.functions import Functions
+from sqlalchemy_shards.catalog.catalog import Catalog
 from sqlalchemy_shards.catalog.identity import IdentityRegistry
 from sqlalchemy_shards.connections.engines import create_shard_engine, instrument_engine
 from sqlalchemy_shards.connections.fan_out import AdaptiveFanOut
@@ -121,13 +119,13 @@ class Cluster:
         self.fan_out = AdaptiveFanOut(GreenletFanOut())
         self.identities = IdentityRegistry(name)
         quote = self.dialect.identifier_preparer.format_table
-        self.collations = Collations(tuple(self.shards), self.connect, quote)
-        self.columns = ColumnTypes(self.connect)
-        self.functions = Functions(self.connect, self.global_shard)
+        # The global shard first: it is where functions are asked for, and global tables.
+        names = sorted(self.shards, key=lambda name: name != self.global_shard)
+        self.catalog = Catalog(names, self.connect, quote)
         self.plans = PlanCache(
             self.dialect,
             undeclared_is_global=undeclared == "global",
-            facts=self.collations if len(self.shards) > 1 else None,
+            facts=self.catalog if len(self.shards) > 1 else None,
         )
         self.gather_limit = checked_gather_limit(gather_limit)
         global_engine = self.shards[self.global_shard].engine

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.connections.fan_out import Outcome
     from sqlalchemy_shards.errors import TransactionUnfinished
-    from sqlalchemy_shards.planning.planner import Facts
     from sqlalchemy_shards.routing.router import Locator, Territory
 
     from .cluster import Cluster
@@ -58,9 +57,7 @@ class ClusterConnection:
         self.cluster = cluster
         self.plans = cluster.plans
         self.dialect = cluster.dialect
-        self.facts: Facts = cluster.collations
-        self.columns = cluster.columns
-        self.functions = cluster.functions
+        self.facts = cluster.catalog
         self.scatter = cluster.scatter
         self.gather_limit = cluster.gather_limit
         self.enlisted: dict[str, EnlistedShard] = {}

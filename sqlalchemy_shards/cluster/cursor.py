@@ -18,12 +18,12 @@ from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import MissingShardKey, ShardsError, UnsupportedStatement
 from sqlalchemy_shards.execution.merge import check_order, merged, visible_columns
 from sqlalchemy_shards.execution.sorting import NotMergeable
-from sqlalchemy_shards.plan import AggregateRow, FirstCopy
+from sqlalchemy_shards.plan import AggregateRow, FirstCopy, ForeignOrder
 from sqlalchemy_shards.routing.route import Reason, Route
 
 from .by_key import shard_by_key
 from .dispatch import dispatch
-from .gather import answer
+from .gather import answer, in_order
 from .one_set import gather_instead
 from .work import Dispatch, Given, Work
 
@@ -216,12 +216,28 @@ class ClusterCursor:
         check_order(decided.merge, [column.type_code for column in first.description or ()])
         if isinstance(decided.merge, AggregateRow):
             self._rows()
+        elif isinstance(decided.merge, ForeignOrder):
+            self._put_in_order(decided)
         counts = [cursor.rowcount for cursor in self._cursors]
         if isinstance(decided.merge, FirstCopy):
             counts = counts[:1]
         elif isinstance(decided.merge, AggregateRow):
             counts = [1]
         self.rowcount = -1 if min(counts) < 0 else sum(counts)
+
+    def _put_in_order(self, decided: Dispatch) -> None:
+        """Let the workspace say the order of the rows, which are all here then."""
+        rows = [
+            row
+            for cursor, work in zip(self._cursors, decided.works, strict=True)
+            for row in self._rows_of(cursor, work.shard)
+        ]
+        try:
+            self._merged = in_order(self.connection, decided, rows)
+        except BaseException as error:
+            if not isinstance(error, ShardsError):
+                self.connection.note_error(decided.works[0].shard, error, is_shared=True)
+            raise
 
     def _fan_out(self, works: Sequence[Work], cursors: dict[str, Any]) -> None:
         connection = self.connection

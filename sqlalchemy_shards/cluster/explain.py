@@ -12,6 +12,7 @@ from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
     FirstCopy,
+    ForeignOrder,
     Gather,
     GivenOrder,
     OrderedMerge,
@@ -163,6 +164,12 @@ def spoken_merge(merge: Merge) -> str:
                 for index, key in enumerate(keys)
             )
             return f"k-way merge by {names}" + _spoken_window(window)
+        case ForeignOrder(keys, _, window):
+            spoken = ", ".join(
+                f"sort key {index}{' descending' if key.descending else ''}"
+                for index, key in enumerate(keys)
+            )
+            return f"put in order by PostgreSQL by {spoken}" + _spoken_window(window)
         case AggregateRow(functions):
             return "one row: " + ", ".join(_SPOKEN[function.value] for function in functions)
         case SumOfCounts():

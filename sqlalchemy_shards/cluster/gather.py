@@ -18,8 +18,10 @@ from psycopg.rows import tuple_row
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
+from sqlalchemy_shards.execution.foreign_order import order_statement
+from sqlalchemy_shards.execution.merge import windowed
 from sqlalchemy_shards.execution.shadows import RawLoader, Shadow, by_part, size_of
-from sqlalchemy_shards.plan import Gather
+from sqlalchemy_shards.plan import ForeignOrder, Gather
 from sqlalchemy_shards.planning.elsewhere import NOW
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of
@@ -30,7 +32,7 @@ from .work import Dispatch, Work
 from .workspace import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy_shards.planning.gathering import Gathering
 
@@ -136,6 +138,24 @@ def _tell_time(connection: ClusterConnection, steps: Sequence[Work | GatherStep]
         moment = connection.began_at()
         for step in asking:
             step.parameters[NOW.key] = moment
+
+
+def in_order(
+    connection: ClusterConnection, decided: Dispatch, rows: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[Any, ...]]:
+    """The shards' rows in the order that the workspace says, without their sort keys."""
+    merge = decided.merge
+    assert isinstance(merge, ForeignOrder)
+    if len(rows) > 1:
+        sql, parameters = order_statement(merge, rows)
+        numbers = connection.cluster.workspace.order(
+            sql,
+            parameters,
+            _settings(connection, decided),
+            connection.cluster.timeouts.statement_seconds,
+        )
+        rows = [rows[number - 1] for number in numbers]
+    return windowed((row[: merge.visible] for row in rows), merge.window, decided.values or {})
 
 
 def _ship(

@@ -144,12 +144,10 @@ class StatementPlan:
         return self._gathering
 
     def _planned(self, compiled: Any, around: Surroundings) -> Gathering:
-        name_of = around.dialect.identifier_preparer.format_table
-        shard = around.territory.global_shard
         return plan_gathering(
             compiled,
-            types_of=lambda table: around.columns.of_table(name_of(table), shard),
-            depending=around.functions.depending,
+            types_of=around.facts.columns_of,
+            depending=around.facts.functions.depending,
         )
 
 

@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.default import DefaultExecutionContext
 
-    from sqlalchemy_shards.catalog.columns import ColumnTypes
-    from sqlalchemy_shards.catalog.functions import Functions
+    from sqlalchemy_shards.catalog.catalog import Catalog
     from sqlalchemy_shards.plan import Merge
-    from sqlalchemy_shards.planning.planner import Facts
     from sqlalchemy_shards.routing.route import Route
     from sqlalchemy_shards.routing.router import Locator, Territory
     from sqlalchemy_shards.routing.settings import Setting
@@ -70,9 +68,7 @@ class Surroundings(Protocol):
 
     plans: PlanCache
     dialect: Dialect
-    facts: Facts
-    columns: ColumnTypes
-    functions: Functions
+    facts: Catalog
     scatter: str
     gather_limit: GatherLimit
     locator: Locator | None

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import scalar_row, tuple_row
 
 from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import UnsupportedStatement
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Pool
 
     from sqlalchemy_shards.connections.fan_out import FanOut
+
+T = TypeVar("T")
 
 WORKSPACE: Final = "workspace"
 """Stands where errors name a shard."""
@@ -106,20 +108,39 @@ class Workspace:
             _check_touched(connection)
             return cursor
 
+        return self._perform(work, deadline_seconds)
+
+    def order(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any],
+        settings: Mapping[str, str],
+        deadline_seconds: float | None = None,
+    ) -> list[int]:
+        """Run a statement that puts numbers in order; return them."""
+
+        def work(connection: psycopg.Connection[Any]) -> list[int]:
+            cursor = connection.cursor(row_factory=scalar_row)
+            _set(cursor, settings)
+            return cursor.execute(sql.encode(), parameters).fetchall()
+
+        return self._perform(work, deadline_seconds)
+
+    def _perform(
+        self, work: Callable[[psycopg.Connection[Any]], T], deadline_seconds: float | None
+    ) -> T:
         try:
-            return self._perform(work, deadline_seconds)
+            return self._perform_once(work, deadline_seconds)
         except psycopg.OperationalError as error:
             if not _is_lost(error):
                 raise
         # A connection of the pool was dead. Nothing has happened: it can be done once more.
         self.close_pool(is_own=True)
-        return self._perform(work, deadline_seconds)
+        return self._perform_once(work, deadline_seconds)
 
-    def _perform(
-        self,
-        work: Callable[[psycopg.Connection[Any]], Any],
-        deadline_seconds: float | None,
-    ) -> Any:
+    def _perform_once(
+        self, work: Callable[[psycopg.Connection[Any]], T], deadline_seconds: float | None
+    ) -> T:
         with self._connection() as connection:
             branch = Branch(WORKSPACE, lambda: work(connection), lambda: connection)
             (outcome,) = self._fan_out.run([branch], deadline_seconds=deadline_seconds)

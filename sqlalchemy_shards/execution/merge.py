@@ -19,6 +19,7 @@ from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
     FirstCopy,
+    ForeignOrder,
     Gather,
     GivenOrder,
     OrderedMerge,
@@ -59,10 +60,10 @@ def merged(
     """
     match merge:
         case Concatenate(window):
-            return _windowed(chain.from_iterable(rows), window, values)
+            return windowed(chain.from_iterable(rows), window, values)
         case OrderedMerge(keys, visible, window):
             ordered = heapq.merge(*rows, key=row_key(keys, type_oids))
-            return _windowed((row[:visible] for row in ordered), window, values)
+            return windowed((row[:visible] for row in ordered), window, values)
         case AggregateRow(functions):
             return iter((_aggregate_row(functions, list(chain.from_iterable(rows)), type_oids),))
         case SumOfCounts():
@@ -71,8 +72,8 @@ def merged(
             return iter(_in_given_order([list(each) for each in rows], places))
         case FirstCopy():
             return iter(rows[0])
-        case Gather():
-            raise AssertionError("gathered rows are not merged")
+        case Gather() | ForeignOrder():
+            raise AssertionError("the workspace does this")
         case _:
             assert_never(merge)
 
@@ -88,7 +89,7 @@ def check_order(merge: Merge | None, type_oids: Sequence[int]) -> None:
 
 def visible_columns(merge: Merge | None) -> int | None:
     """How many of the shards' columns belong to the result; None: all."""
-    return merge.visible if isinstance(merge, OrderedMerge) else None
+    return merge.visible if isinstance(merge, (OrderedMerge, ForeignOrder)) else None
 
 
 def _in_given_order(
@@ -100,9 +101,10 @@ def _in_given_order(
     return [row for _, row in sorted(placed, key=itemgetter(0))]
 
 
-def _windowed(
+def windowed(
     rows: Iterator[tuple[Any, ...]], window: Window, values: Mapping[str, Any]
 ) -> Iterator[tuple[Any, ...]]:
+    """Rows without those that OFFSET and LIMIT leave out."""
     limit = None if window.limit is None else values[window.limit]
     offset = None if window.offset is None else values[window.offset]
     start = int(offset or 0)

@@ -13,15 +13,12 @@ be there, and what is written by code that is not SQLAlchemy's is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
     Integer,
     Table,
-    Text,
     and_,
-    cast,
-    func,
     literal_column,
     null,
     or_,
@@ -38,6 +35,7 @@ from .derived import Derived
 from .elsewhere import NOW, TIMES, at_given_time, at_workspace
 from .filters import occurrences_of
 from .refusal import Refusal
+from .wire import as_text, is_shippable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,9 +47,6 @@ if TYPE_CHECKING:
 
     TypesOf = Callable[[Table], Mapping[str, ColumnType]]
     Depending = Callable[[Iterable[str]], Sequence[str]]
-
-UNSHIPPABLE: Final = frozenset({"money", "oid", "xid", "tid", "cid", "refcursor"})
-"""Types whose text means something else in another database, or under another locale."""
 
 
 class Part(NamedTuple):
@@ -220,7 +215,7 @@ def _part(
     for column in columns:
         if column.name not in known:
             raise Refusal(f"the shards have no column {table.fullname}.{column.name}")
-        if known[column.name].base.removesuffix("[]") in UNSHIPPABLE:
+        if not is_shippable(known[column.name].base):
             raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
     condition = None
     if len(occurrences) == count:
@@ -269,7 +264,7 @@ def _shipping(parts: Sequence[tuple[int, Part]]) -> Any:
     selects = []
     for index, part in parts:
         columns: list[Any] = [
-            _as_text(column, kept.base)
+            as_text(column, kept.base)
             for column, kept in zip(part.columns, part.types, strict=True)
         ]
         columns += [null()] * (width - len(columns))
@@ -280,10 +275,3 @@ def _shipping(parts: Sequence[tuple[int, Part]]) -> Any:
             statement = statement.where(part.condition)
         selects.append(statement)
     return selects[0] if len(selects) == 1 else union_all(*selects)
-
-
-def _as_text(column: Column[Any], base: str) -> Any:
-    if base in ("character", "bpchar"):
-        # A cast would cut off the blanks.
-        return func.textin(func.bpcharout(column))
-    return cast(column, Text)

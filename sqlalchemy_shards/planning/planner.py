@@ -23,10 +23,12 @@ from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
     FirstCopy,
+    ForeignOrder,
     OrderedMerge,
     Scatter,
     SortKey,
     SumOfCounts,
+    TextKey,
     Window,
 )
 from sqlalchemy_shards.routing.row_wise import why_not_row_wise
@@ -34,6 +36,7 @@ from sqlalchemy_shards.routing.row_wise import why_not_row_wise
 from .ordering import Ordering, orderings
 from .refusal import Refusal
 from .rewriting import NotRewritable, Rewritten, rewrite
+from .wire import as_text, is_shippable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import ColumnElement
 
+    from sqlalchemy_shards.catalog.columns import ColumnType
     from sqlalchemy_shards.plan import Merge
     from sqlalchemy_shards.routing.sources import StatementSources
 
@@ -50,6 +54,9 @@ class Facts(Protocol):
 
     def orders_by_code_point(self, expression: ColumnElement[Any]) -> bool:
         """Whether a text expression's collation orders as Python orders strings."""
+
+    def type_of(self, expression: ColumnElement[Any]) -> ColumnType | None:
+        """The type of a plain column; None: it is not known, or no plain column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,8 @@ class _Draft:
     aggregates: tuple[Aggregate, ...] | None = None
     orderings: tuple[Ordering, ...] = ()
     window: Window = field(default_factory=Window)
+    key_types: tuple[ColumnType, ...] = ()
+    """Of the sort keys, where Python does not order them as PostgreSQL does."""
 
 
 def prepare(sources: StatementSources, compiled: SQLCompiler, facts: Facts) -> Prepared:
@@ -212,13 +221,10 @@ def _comparable(draft: _Draft) -> None:
 
     What the types of the rows tell later counts for more.
     """
-    for ordering in draft.orderings:
-        type_ = _plain_type(ordering.expression)
-        if isinstance(type_, String):
-            if not _is_byte_order(draft, ordering.expression):
-                raise Refusal("the order of its text is known to PostgreSQL alone")
-        elif not isinstance(type_, _COMPARABLE):
-            raise Refusal(f"Python does not order values of type {type_!r} as PostgreSQL does")
+    reasons = [_why_not_ordered(draft, ordering.expression) for ordering in draft.orderings]
+    reason = next(filter(None, reasons), None)
+    if reason is not None:
+        draft.key_types = _types_of_keys(draft, reason)
     for column, function in zip(
         draft.statement.selected_columns if draft.aggregates else (),
         draft.aggregates or (),
@@ -228,6 +234,30 @@ def _comparable(draft: _Draft) -> None:
         known = (Integer, NullType) if function is Aggregate.SUM else _COMPARABLE
         if function is not Aggregate.COUNT and not all(isinstance(each, known) for each in types):
             raise Refusal(f"Python does not find the {function.value}() that PostgreSQL does")
+
+
+def _why_not_ordered(draft: _Draft, expression: Any) -> str | None:
+    type_ = _plain_type(expression)
+    if not isinstance(type_, String):
+        if isinstance(type_, _COMPARABLE):
+            return None
+        return f"Python does not order values of type {type_!r} as PostgreSQL does"
+    if _is_byte_order(draft, expression):
+        return None
+    return "the order of its text is known to PostgreSQL alone"
+
+
+def _types_of_keys(draft: _Draft, reason: str) -> tuple[ColumnType, ...]:
+    """The types that the workspace compares the sort keys by."""
+    types = []
+    for ordering in draft.orderings:
+        # Under a schema_translate_map the column may be another one at each execution.
+        is_known = not draft.compiled.schema_translate_map
+        type_ = draft.facts.type_of(ordering.expression) if is_known else None
+        if type_ is None or not is_shippable(type_.base):
+            raise Refusal(reason)
+        types.append(type_)
+    return tuple(types)
 
 
 _COMPARABLE: Final = (Boolean, Date, DateTime, Integer, NullType, Uuid)
@@ -271,10 +301,16 @@ PASSES: Final[tuple[Callable[[_Draft], None], ...]] = (
 
 def _merge_rows(draft: _Draft) -> Prepared:
     merge: Merge
+    sort_keys = [ordering.expression for ordering in draft.orderings]
     if not draft.orderings:
         merge = Concatenate(draft.window)
         if draft.window == Window():
             return Prepared(Scatter(merge))
+    elif draft.key_types:
+        merge = _foreign_order(draft)
+        sort_keys = [
+            as_text(key, type_.base) for key, type_ in zip(sort_keys, draft.key_types, strict=True)
+        ]
     else:
         visible = len(draft.statement.selected_columns)
         merge = OrderedMerge(
@@ -294,12 +330,32 @@ def _merge_rows(draft: _Draft) -> Prepared:
         rewritten = rewrite(
             draft.statement,
             draft.compiled,
-            [ordering.expression for ordering in draft.orderings],
+            sort_keys,
             draft.window,
         )
     except NotRewritable as reason:
         raise Refusal(str(reason)) from None
     return Prepared(Scatter(merge, is_rewritten=True), rewritten)
+
+
+def _foreign_order(draft: _Draft) -> ForeignOrder:
+    visible = len(draft.statement.selected_columns)
+    return ForeignOrder(
+        keys=tuple(
+            TextKey(
+                column=visible + index,
+                type_sql=type_.sql,
+                collation=type_.collation,
+                descending=ordering.descending,
+                nulls_first=ordering.nulls_first,
+            )
+            for index, (ordering, type_) in enumerate(
+                zip(draft.orderings, draft.key_types, strict=True)
+            )
+        ),
+        visible=visible,
+        window=draft.window,
+    )
 
 
 def _is_byte_order(draft: _Draft, expression: Any) -> bool:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     Integer,
     MetaData,
+    String,
     Table,
     Text,
     bindparam,
@@ -22,8 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.sql.elements import ColumnClause
 
 from sqlalchemy_shards import reference_table, shard_table
+from sqlalchemy_shards.catalog.columns import ColumnType
 from sqlalchemy_shards.cluster.dialect import ShardsDialect
 from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.plan import (
@@ -62,6 +65,10 @@ R = reference_table(
 
 
 class Facts:
+    def type_of(self, expression: Any) -> ColumnType | None:
+        is_text = isinstance(expression, ColumnClause) and isinstance(expression.type, String)
+        return ColumnType("pg_catalog.text", None, "text") if is_text else None
+
     def orders_by_code_point(self, expression: Any) -> bool:
         return expression is T.c.name
 
