@@ -147,7 +147,8 @@ def in_order(
     merge = decided.merge
     assert isinstance(merge, ForeignOrder)
     if len(rows) > 1:
-        sql, parameters = order_statement(merge, rows)
+        driver = connection.enlisted[decided.works[0].shard].driver
+        sql, parameters = order_statement(merge, rows, driver.info.encoding)
         numbers = connection.cluster.workspace.order(
             sql,
             parameters,

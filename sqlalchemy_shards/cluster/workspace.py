@@ -42,7 +42,7 @@ WORKSPACE: Final = "workspace"
 CTE_ROWS_MAX: Final = 5_000
 """PostgreSQL's planner knows the size of a temporary table, and not that of a CTE's array."""
 
-SETTINGS: Final = ("TimeZone", "DateStyle", "IntervalStyle")
+SETTINGS: Final = ("client_encoding", "TimeZone", "DateStyle", "IntervalStyle")
 """What PostgreSQL reads and writes values by; reported to the client by the server."""
 
 _LOST_CONNECTION: Final = ("08", "57P")

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 
 
 def order_statement(
-    merge: ForeignOrder, rows: Sequence[tuple[Any, ...]]
+    merge: ForeignOrder, rows: Sequence[tuple[Any, ...]], encoding: str
 ) -> tuple[str, Mapping[str, TextArray]]:
-    """A statement that gives the numbers of rows, from 1, in their order; and its parameters."""
+    """A statement that gives the numbers of rows, from 1, in their order; and its parameters.
+
+    :param encoding: of the workspace's connection, as Python names it.
+    """
     parameters, arrays, keys = {}, [], []
     for number, key in enumerate(merge.keys):
         name = f"shards_key_{number}"
-        parameters[name] = TextArray([_encoded(row[key.column]) for row in rows])
+        cells = (row[key.column] for row in rows)
+        parameters[name] = TextArray(
+            [None if cell is None else cell.encode(encoding) for cell in cells]
+        )
         arrays.append(f"%({name})s")
         collation = "" if key.collation is None else f" COLLATE {key.collation}"
         direction = "DESC" if key.descending else "ASC"
@@ -34,7 +40,3 @@ def order_statement(
         f"SELECT n FROM unnest({', '.join(arrays)}) WITH ORDINALITY AS shards_keys ({names}, n) "
         f"ORDER BY {', '.join(keys)}"
     ), parameters
-
-
-def _encoded(cell: str | None) -> bytes | None:
-    return None if cell is None else cell.encode()
