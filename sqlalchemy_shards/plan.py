@@ -131,10 +131,24 @@ class FirstCopy:
 
 
 @dataclass(frozen=True, slots=True)
-class Gather:
-    """The shards ship rows of these tables, and PostgreSQL runs the statement over them."""
+class Shipped:
+    """What is shipped of one table.
 
-    tables: tuple[str, ...]
+    :param is_whole: all of its rows are; else those that meet a condition.
+    :param shards: those that ship; of a reference table, one.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    is_whole: bool
+    shards: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """The shards ship rows of tables, and PostgreSQL runs the statement over them."""
+
+    shipped: tuple[Shipped, ...]
 
 
 Merge: TypeAlias = (

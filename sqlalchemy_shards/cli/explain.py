@@ -12,7 +12,6 @@ from sqlalchemy_shards.cli.failures import readable_failures
 from sqlalchemy_shards.cli.modules import evaluate, import_module, statement_of
 from sqlalchemy_shards.cli.output import console, print_json
 from sqlalchemy_shards.cluster.cluster import Cluster
-from sqlalchemy_shards.cluster.explain import spoken_merge
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -79,14 +78,8 @@ def tree_of(explanation: Explanation, *, shorten: bool = False) -> Tree:
         f"[bold]{explanation.tier.value}[/]: {escape(shards)}, because {explanation.reason}",
         guide_style="dim",
     )
-    by_sql: dict[str, list[str]] = {}
-    for step in explanation.steps:
-        by_sql.setdefault(" ".join(step.sql.split()), []).append(step.shard)
-    for sql, names in by_sql.items():
-        text = _shortened(sql) if shorten else sql
-        tree.add(f"[bold]{escape(', '.join(names))}[/]: {escape(text)}")
-    if explanation.merge is not None:
-        tree.add(f"[bold]merge[/]: {spoken_merge(explanation.merge)}")
+    for title, text in explanation.branches():
+        tree.add(f"[bold]{escape(title)}[/]: {escape(_shortened(text) if shorten else text)}")
     return tree
 
 

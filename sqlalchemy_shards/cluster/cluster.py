@@ -128,8 +128,7 @@ class Cluster:
             facts=self.catalog if len(self.shards) > 1 else None,
         )
         self.gather_limit = checked_gather_limit(gather_limit)
-        global_engine = self.shards[self.global_shard].engine
-        self.workspace = _workspace_of(workspace, global_engine, self.fan_out)
+        self.workspace = _workspace_of(workspace, self.shards[self.global_shard], self.fan_out)
         nameless = NamelessDatabases()
         for shard in self.shards.values():
             instrument_engine(shard.engine)
@@ -421,10 +420,13 @@ def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
     return value
 
 
-def _workspace_of(engine: Engine | None, of_global_shard: Engine, fan_out: FanOut) -> Workspace:
-    if engine is not None:
-        instrument_engine(engine)
-    return Workspace((engine or of_global_shard).pool.recreate, fan_out)
+def _workspace_of(engine: Engine | None, global_shard: Shard, fan_out: FanOut) -> Workspace:
+    if engine is None:
+        place = f"the server of {global_shard.name}"
+        return Workspace(place, global_shard.engine.pool.recreate, fan_out)
+    instrument_engine(engine)
+    place = f"the database {engine.url.database!r} that is given as workspace"
+    return Workspace(place, engine.pool.recreate, fan_out)
 
 
 def _refuse_what_is_to_come(multi_shard_writes: Any) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy_shards.plan import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy_shards.plan import Merge
+    from sqlalchemy_shards.plan import Merge, Shipped
     from sqlalchemy_shards.routing.router import Locator
 
     from .cluster import Cluster
@@ -48,6 +48,7 @@ class Explanation:
     :param reason: why these.
     :param steps: what each shard runs; parameters are shown by name.
     :param merge: how the shards' answers become one, None where one shard answers alone.
+    :param workspace: where shipped rows are brought, None where none are.
     """
 
     tier: Tier
@@ -55,6 +56,7 @@ class Explanation:
     reason: str
     steps: tuple[ShardStep, ...]
     merge: Merge | None
+    workspace: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -64,19 +66,29 @@ class Explanation:
             "reason": self.reason,
             "steps": [{"shard": step.shard, "sql": step.sql} for step in self.steps],
             "merge": None if self.merge is None else spoken_merge(self.merge),
+            **({"workspace": self.workspace} if self.workspace else {}),
         }
+
+    def branches(self) -> list[tuple[str, str]]:
+        """The lines below the first one of its tree: a title, and what it says."""
+        by_sql: dict[str, list[str]] = {}
+        for step in self.steps:
+            by_sql.setdefault(" ".join(step.sql.split()), []).append(step.shard)
+        found = [(", ".join(names), sql) for sql, names in by_sql.items()]
+        if self.merge is None:
+            return found
+        if not isinstance(self.merge, Gather):
+            return [*found, ("merge", spoken_merge(self.merge))]
+        shipped = [(f"ships {each.table}", _spoken_shipment(each)) for each in self.merge.shipped]
+        last = f"on {self.workspace}, {spoken_merge(self.merge)}"
+        return [*shipped, *found, ("workspace", last)]
 
     def __str__(self) -> str:
         shards = ", ".join(self.shards)
         lines = [f"{self.tier.value}: {shards or 'no shard'}, because {self.reason}"]
-        by_sql: dict[str, list[str]] = {}
-        for step in self.steps:
-            by_sql.setdefault(" ".join(step.sql.split()), []).append(step.shard)
-        blocks = [(", ".join(names), sql) for sql, names in by_sql.items()]
-        if self.merge is not None:
-            blocks.append(("merge", spoken_merge(self.merge)))
-        for index, (title, text) in enumerate(blocks):
-            branch = "└─" if index == len(blocks) - 1 else "├─"
+        branches = self.branches()
+        for index, (title, text) in enumerate(branches):
+            branch = "└─" if index == len(branches) - 1 else "├─"
             lines.append(f"{branch} {title}: {text}")
         return "\n".join(lines)
 
@@ -127,13 +139,13 @@ def explain_statement(
         try:
             connection.execute(statement, dict(parameters), execution_options=options)
         except _Stop as stopped:
-            return _explanation(stopped.decided)
+            return _explanation(stopped.decided, cluster.workspace.place)
         finally:
             cluster_connection.on_dispatch = None
     raise AssertionError("the statement was not dispatched")
 
 
-def _explanation(decided: Dispatch) -> Explanation:
+def _explanation(decided: Dispatch, workspace: str) -> Explanation:
     merge = decided.merge
     tier = Tier.SCATTER
     if not decided.works:
@@ -150,6 +162,7 @@ def _explanation(decided: Dispatch) -> Explanation:
         reason=decided.route.reason.value,
         steps=tuple(ShardStep(work.shard, str(work.sql)) for work in decided.works),
         merge=merge,
+        workspace=workspace if tier is Tier.GATHER else None,
     )
 
 
@@ -174,14 +187,20 @@ def spoken_merge(merge: Merge) -> str:
             return "one row: " + ", ".join(_SPOKEN[function.value] for function in functions)
         case SumOfCounts():
             return "row counts add up"
-        case Gather(tables):
-            return f"PostgreSQL runs the statement over the shipped rows of {', '.join(tables)}"
+        case Gather(shipped):
+            tables = ", ".join(each.table for each in shipped)
+            return f"PostgreSQL runs the statement over the shipped rows of {tables}"
         case GivenOrder():
             return "row counts add up, returned rows in the order given"
         case FirstCopy():
             return "the first shard's answer stands for all"
         case _:
             assert_never(merge)
+
+
+def _spoken_shipment(shipped: Shipped) -> str:
+    rows = "all rows" if shipped.is_whole else "the rows that may matter"
+    return f"{rows}, with {', '.join(shipped.columns)}, from {', '.join(shipped.shards)}"
 
 
 _SPOKEN = {

@@ -21,10 +21,10 @@ from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
 from sqlalchemy_shards.execution.foreign_order import order_statement
 from sqlalchemy_shards.execution.merge import windowed
 from sqlalchemy_shards.execution.shadows import RawLoader, Shadow, by_part, size_of
-from sqlalchemy_shards.plan import ForeignOrder, Gather
+from sqlalchemy_shards.plan import ForeignOrder, Gather, Shipped
 from sqlalchemy_shards.planning.elsewhere import NOW
-from sqlalchemy_shards.routing.route import Reason, Route
-from sqlalchemy_shards.routing.router import route_of
+from sqlalchemy_shards.routing.route import Route
+from sqlalchemy_shards.routing.router import route_of, vaguest
 
 from .limits import GatherLimit, checked_gather_limit
 from .values import ExecutionValues
@@ -57,27 +57,43 @@ def gathered(given: Given, gathering: Gathering, around: Surroundings) -> Dispat
     limit = around.gather_limit if asked is None else checked_gather_limit(asked)
     values = _compat.raw_parameters(context)
     indexes: defaultdict[str, list[int]] = defaultdict(list)
+    routes: list[Route] = []
     for index in range(len(gathering.parts)):
-        for shard in _shards_of_part(index, gathering, values, around, tuple(indexes)):
+        routes.append(_route_of_part(index, gathering, values, around, tuple(indexes)))
+        for shard in routes[-1].shards:
             indexes[shard].append(index)
     works: list[Work] = []
     for shard in around.territory.in_order(indexes):
         shipment = gathering.shipment(tuple(indexes[shard]))
         sql, parameters = shipment.render(context, values)
         works.append(Work(shard, sql, parameters))
-    route = Route(tuple(work.shard for work in works), Reason.UNKNOWN_KEY)
-    tables = tuple(part.table.fullname for part in gathering.parts)
+    reason = vaguest([route.reason for route in routes])
+    route = Route(tuple(work.shard for work in works), reason)
     rewritten = gathering.rewritten
     sql, parameters = given.sql, given.parameters
     if rewritten is not None:
         sql, parameters = rewritten.render(context, values)
     step = GatherStep(gathering, sql, parameters, limit)
-    return Dispatch(works, route, Gather(tables), writes=False, gather=step)
+    return Dispatch(works, route, _merge_of(gathering, routes), writes=False, gather=step)
 
 
-def _shards_of_part(
+def _merge_of(gathering: Gathering, routes: Sequence[Route]) -> Gather:
+    return Gather(
+        tuple(
+            Shipped(
+                part.table.fullname,
+                tuple(column.name for column in part.columns),
+                part.condition is None,
+                route.shards,
+            )
+            for part, route in zip(gathering.parts, routes, strict=True)
+        )
+    )
+
+
+def _route_of_part(
     index: int, gathering: Gathering, values: Any, around: Surroundings, chosen: tuple[str, ...]
-) -> Sequence[str]:
+) -> Route:
     """Where the rows of one table are; of a reference table, one copy."""
     alone = gathering.shipment((index,))
     plan = around.plans.plan_of(alone.compiled)
@@ -86,13 +102,12 @@ def _shards_of_part(
             f"it cannot be told where its parts are: {plan.sources.unreadable}",
             'name one shard with execution_options(shard="...")',
         )
-    route = route_of(
+    return route_of(
         plan.sources,
         around.territory,
         ExecutionValues(alone.values(values), plan.processors),
         enlisted=(*chosen, *around.enlisted),
     )
-    return route.shards
 
 
 def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
@@ -193,8 +208,8 @@ def _driver_of(connection: ClusterConnection, work: Work) -> Any:
 
 
 def _too_much(limit: GatherLimit, decided: Dispatch, shard: str | None) -> GatherLimitExceeded:
-    merge = decided.merge
-    tables = ", ".join(map(repr, merge.tables)) if isinstance(merge, Gather) else ""
+    assert decided.gather is not None
+    tables = ", ".join(repr(part.table.fullname) for part in decided.gather.gathering.parts)
     return GatherLimitExceeded(
         f"more than {limit.rows} rows or {limit.bytes} bytes of {tables} would have to be brought "
         "together",

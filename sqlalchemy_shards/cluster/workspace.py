@@ -65,14 +65,20 @@ LIMIT 1
 class Workspace:
     """Connections to the PostgreSQL that runs gathered statements. Thread-safe.
 
+    :param place: where it is, in words.
     :param make_pool: makes its pool, when it is first needed.
     :param fan_out: runs a statement so that it can be cancelled.
     :param cte_rows_max: more rows than these go into temporary tables.
     """
 
     def __init__(
-        self, make_pool: Callable[[], Pool], fan_out: FanOut, cte_rows_max: int = CTE_ROWS_MAX
+        self,
+        place: str,
+        make_pool: Callable[[], Pool],
+        fan_out: FanOut,
+        cte_rows_max: int = CTE_ROWS_MAX,
     ) -> None:
+        self.place = place
         self._fan_out = fan_out
         self.cte_rows_max = cte_rows_max
         self._make_pool = make_pool

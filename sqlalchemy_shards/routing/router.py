@@ -104,7 +104,7 @@ def route_of(
         route = Route((), Reason.NO_MATCH, spare)
         return route if may_be_empty else route.asked()
     reasons = [reason for shards, reason in found if shards] or [Reason.NO_MATCH]
-    return Route(territory.in_order(union), max(reasons, key=_VAGUENESS.index))
+    return Route(territory.in_order(union), vaguest(reasons))
 
 
 def _unsharded_route(
@@ -135,6 +135,11 @@ _VAGUENESS: Final = (
     Reason.UNKNOWN_KEY,
 )
 """Of several reasons, the last one here is told."""
+
+
+def vaguest(reasons: Collection[Reason]) -> Reason:
+    """Of several reasons, the one that is told; those of sharded tables come before others."""
+    return max(reasons, key=lambda reason: _VAGUENESS.index(reason) if reason in _VAGUENESS else -1)
 
 
 def _shards_of(

@@ -1,4 +1,4 @@
-"""Text is merged by code point only where every shard's server sorts it so; else PostgreSQL does."""
+"""Text is merged by code point only where every server sorts it so; else PostgreSQL orders it."""
 
 from __future__ import annotations
 
