@@ -553,13 +553,12 @@ def test_an_awkward_order(world: World, name: str) -> None:
 
 def without_digits(found: list[Any]) -> list[Any]:
     """Rows whose numerics have no zeros behind: 1 and 1.0 are alike to ORDER BY."""
-    return [
-        [
-            Decimal(cell[1]).normalize() if isinstance(cell, tuple) and cell[0] == "Decimal" else cell
-            for cell in row
-        ]
-        for row in found
-    ]
+    return [[_without_digits(cell) for cell in row] for row in found]
+
+
+def _without_digits(cell: Any) -> Any:
+    is_decimal = isinstance(cell, tuple) and cell[0] == "Decimal"
+    return Decimal(cell[1]).normalize() if is_decimal else cell
 
 
 @pytest.mark.parametrize("count", [2.7, 2.5, Decimal("2.5"), "3", True, -1, 2**64, None, 2**31])
