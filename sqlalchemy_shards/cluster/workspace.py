@@ -159,6 +159,9 @@ class Workspace:
         pooled = self._pool_of_own().connect()
         try:
             driver: Any = pooled.driver_connection
+            if driver.autocommit:
+                # What was touched is known by locks, which a transaction keeps to its end.
+                driver.autocommit = False
             try:
                 yield driver
             except BaseException as error:

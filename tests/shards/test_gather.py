@@ -369,6 +369,25 @@ class TestRefusals:
         ):
             connection.execute(statement)
 
+    def test_a_function_that_reads_a_table_where_engines_are_in_autocommit_mode(
+        self, urls: dict[str, str], cluster: Cluster
+    ) -> None:
+        other = create_cluster(urls, name="gathered", isolation_level="AUTOCOMMIT")
+        with other.connect(other.global_shard) as connection:
+            connection.execute(
+                "CREATE OR REPLACE FUNCTION another_lying_count() RETURNS bigint IMMUTABLE"
+                " LANGUAGE sql AS 'SELECT count(*) FROM items'"
+            )
+        lying = select(func.another_lying_count(), ITEMS.c.kind).distinct()
+        with other.engine.connect() as connection:
+            with pytest.raises(UnsupportedStatement, match="reads items"):
+                connection.execute(lying)
+            other.workspace.cte_rows_max = 0
+            kinds = connection.execute(select(ITEMS.c.kind).distinct()).all()
+        other.dispose()
+
+        assert len(kinds) == 3
+
     def test_types_whose_text_means_something_else_elsewhere(self, cluster: Cluster) -> None:
         table = shard_table(
             Table(
