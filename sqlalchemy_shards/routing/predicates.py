@@ -157,8 +157,10 @@ def _condition_of_answer(
         return any_of(
             [_condition_of_answer(source, each, equal_to, reading) for each in answer.members]
         )
-    pairs = [pair for each in answer.conjuncts for pair in equal_pairs(each)]
+    pairs = [*reading.equal_pairs_inside(answer)]
+    pairs += (pair for each in answer.conjuncts for pair in equal_pairs(each))
     if len(equal_to) == len(answer.columns):
-        pairs += zip(equal_to, answer.columns, strict=True)
+        both = zip(equal_to, answer.columns, strict=True)
+        pairs += (pair for pair in both if reading.means_the_same(pair[0], answer))
     inside = reading.inside(answer, equal_columns(pairs, reading.around.dialect))
     return all_of(condition_on(source, each, inside) for each in answer.conjuncts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.sql.elements import (
@@ -93,6 +94,18 @@ class Reading:
     def inside(self, answer: Answer, equal: Mapping[Any, Sequence[Any]]) -> Reading:
         """The same for the expressions of a subquery, about the rows outside it."""
         return replace(self, scope=answer.scope, equal=equal, looks_outside=True)
+
+    def means_the_same(self, column: Any, answer: Answer) -> bool:
+        """Whether a column inside a subquery is the one that it is outside.
+
+        It is not where the subquery has the same table in its own FROM list.
+        """
+        return self.scope.holder_of(column) is answer.scope.holder_of(column)
+
+    def equal_pairs_inside(self, answer: Answer) -> Iterator[tuple[Any, Any]]:
+        """Columns that are known to be equal, and still are inside a subquery."""
+        for columns in {id(each): each for each in self.equal.values()}.values():
+            yield from pairwise(each for each in columns if self.means_the_same(each, answer))
 
     def places(self, expression: Any) -> tuple[Place, ...]:
         """The places of a plain column."""

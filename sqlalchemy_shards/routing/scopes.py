@@ -126,14 +126,17 @@ class Scope:
 
     def places(self, column: Any, occurrences: list[Occurrence]) -> tuple[Place, ...]:
         """The places of a plain column, looked up here and in the enclosing scopes."""
+        scope = self.holder_of(column)
+        return () if scope is None else scope._places(column, occurrences, is_own=scope is self)
+
+    def holder_of(self, column: Any) -> Scope | None:
+        """The scope that a plain column belongs to: this one, or the nearest enclosing one."""
         if not isinstance(column, ColumnClause) or column.is_literal or column.table is None:
-            return ()
+            return None
         scope: Scope | None = self
-        while scope is not None:
-            if column.table in scope.names:
-                return scope._places(column, occurrences, is_own=scope is self)
+        while scope is not None and column.table not in scope.names:
             scope = scope.parent
-        return ()
+        return scope
 
     def _places(
         self, column: ColumnClause[Any], occurrences: list[Occurrence], *, is_own: bool
