@@ -155,7 +155,8 @@ def _is_filter_of(element: FromClause, condition: Any) -> bool:
         if isinstance(node, SelectBase):
             return False
         if isinstance(node, ColumnClause) and not node.is_literal:
-            if node.table is not element:
+            # By equality: the ORM annotates FROM elements, and not always the columns' tables.
+            if node.table != element:
                 return False
             names_it = True
     return names_it and why_not_row_wise([condition], further=TIMES) is None
