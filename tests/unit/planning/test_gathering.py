@@ -1,0 +1,209 @@
+"""What is shipped to the workspace, and what it is refused to answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import (
+    CHAR,
+    Column,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnElement
+
+from sqlalchemy_shards import reference_table, shard_table
+from sqlalchemy_shards.catalog.columns import ColumnType
+from sqlalchemy_shards.cluster.dialect import ShardsDialect
+from sqlalchemy_shards.planning.gathering import Gathering, plan_gathering
+from sqlalchemy_shards.planning.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+METADATA = MetaData()
+A = shard_table(
+    Table(
+        "a",
+        METADATA,
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("n", Integer, key="number"),
+        Column("code", CHAR(5)),
+        Column("s", Text),
+    )
+)
+AWAY = shard_table(
+    Table(
+        "b",
+        METADATA,
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("n", Integer),
+        schema="away",
+    )
+)
+R = reference_table(Table("r", METADATA, Column("name", Text, primary_key=True)))
+BASES = {"id": "integer", "n": "integer", "code": "character", "s": "text", "name": "text"}
+
+
+def types_of(table: Table) -> Mapping[str, ColumnType]:
+    return {
+        column.name: ColumnType(f"pg_catalog.{BASES[column.name]}", None, BASES[column.name])
+        for column in table.c
+    }
+
+
+def planned(statement: Any, types_of: Any = types_of, depending: Iterable[str] = ()) -> Gathering:
+    return plan_gathering(
+        statement.compile(dialect=ShardsDialect()),
+        types_of=types_of,
+        depending=lambda names: sorted({*names} & {*depending}),
+    )
+
+
+def columns_of(gathering: Gathering) -> dict[str, list[str]]:
+    return {part.table.name: [each.name for each in part.columns] for part in gathering.parts}
+
+
+class TestWhatIsShipped:
+    def test_the_columns_that_the_statement_uses_anywhere(self) -> None:
+        statement = (
+            select(func.count()).select_from(A).where(A.c.s == "x").group_by(A.c.number).distinct()
+        )
+
+        assert columns_of(planned(statement)) == {"a": ["n", "s"]}
+
+    def test_the_key_where_only_rows_are_counted(self) -> None:
+        assert columns_of(planned(select(func.count()).select_from(A, R))) == {
+            "a": ["id"],
+            "r": ["name"],
+        }
+
+    def test_one_statement_reads_all_parts_of_a_shard(self) -> None:
+        gathering = planned(select(A.c.id, A.c.code, R.c.name).where(A.c.s == R.c.name))
+
+        sql = " ".join(gathering.shipment((0, 1)).compiled.string.split())
+
+        assert sql == (
+            "SELECT 0 AS part, CAST(a.id AS TEXT) AS c0, textin(bpcharout(a.code)) AS c1, "
+            "CAST(a.s AS TEXT) AS c2 FROM a UNION ALL "
+            "SELECT 1 AS part, CAST(r.name AS TEXT) AS c0, NULL AS c1, NULL AS c2 FROM r"
+        )
+
+    def test_a_shipment_is_rendered_once(self) -> None:
+        gathering = planned(select(A.c.id).distinct())
+
+        assert gathering.shipment((0,)) is gathering.shipment((0,))
+
+
+class TestTables:
+    def test_a_cte_suffices(self) -> None:
+        assert not planned(select(A.c.id).distinct()).needs_tables
+
+    def test_a_cte_of_the_statement_with_the_name_of_a_table_hides_it(self) -> None:
+        cte = select(R.c.name).cte("a")
+
+        assert planned(select(cte.c.name, A.c.id)).needs_tables
+
+    @pytest.mark.parametrize("grouped", [A, A.alias("other")], ids=["table", "alias"])
+    def test_group_by_the_key_shows_other_columns(self, grouped: Any) -> None:
+        gathering = planned(select(grouped.c.s, func.count()).group_by(grouped.c.id))
+
+        assert gathering.needs_tables
+        assert gathering.parts[0].is_key_needed
+        assert columns_of(gathering) == {"a": ["id", "s"]}
+
+    def test_a_part_of_the_statement_that_needs_no_schema_stays_as_it_is(self) -> None:
+        assert planned(select(A.c.id).distinct()).rewritten is None
+
+    def test_tables_of_schemas_are_named_barely(self) -> None:
+        gathering = planned(select(AWAY.c.n, A.c.s).join(A, AWAY.c.n == A.c.number))
+        assert gathering.rewritten is not None
+
+        assert "away" not in gathering.rewritten.compiled.string
+        assert "FROM away.b" in gathering.shipment((0,)).compiled.string
+
+    def test_the_time_becomes_a_parameter(self) -> None:
+        gathering = planned(select(func.now(), A.c.id).distinct())
+        assert gathering.rewritten is not None
+
+        assert "now()" not in gathering.rewritten.compiled.string
+        assert gathering.rewritten.own == ("shards_now",)
+
+
+class Own(ColumnElement[int]):
+    inherit_cache = True
+    type = Integer()
+
+
+@compiles(Own)
+def _written(element: Own, compiler: Any, **_: Any) -> str:
+    return "1"
+
+
+def same_name() -> Any:
+    """A second table `a`, in a schema."""
+    return shard_table(
+        Table(
+            "a",
+            MetaData(),
+            Column("id", Integer, primary_key=True, autoincrement=False),
+            schema="away",
+        )
+    )
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("statement", "reason"),
+        [
+            (select(A.c.id).with_for_update(), "FOR UPDATE"),
+            (select(text("s"), A.c.id).distinct(), "raw SQL text"),
+            (select(literal_column("s || 'x'"), A.c.id).distinct(), "raw SQL text"),
+            (select(A.tablesample(5).c.id).distinct(), "TABLESAMPLE"),
+            (select(A.table_valued()), "whole rows of 'a'"),
+            (select(A.c.id, same_name().c.id), "differ in their schema only"),
+            (select(A.c.id).where(Own() == A.c.id).distinct(), "a Own"),
+        ],
+    )
+    def test_what_the_workspace_would_not_do_as_the_shards_do(
+        self, statement: Any, reason: str
+    ) -> None:
+        with pytest.raises(Refusal, match=reason):
+            planned(statement)
+
+    def test_a_function_that_depends_on_where_it_runs(self) -> None:
+        statement = select(func.risk(A.c.id)).distinct()
+
+        with pytest.raises(Refusal, match=r"risk\(\)"):
+            planned(statement, depending=["risk"])
+        assert planned(statement).parts
+
+    def test_a_column_that_the_shards_do_not_have(self) -> None:
+        with pytest.raises(Refusal, match=r"no column a\.id"):
+            planned(select(A.c.id).distinct(), types_of=lambda _table: {})
+
+    @pytest.mark.parametrize("base", ["money", "oid", "xid[]"])
+    def test_values_that_mean_something_else_on_another_server(self, base: str) -> None:
+        def types_of(_table: Table) -> Mapping[str, ColumnType]:
+            return {"id": ColumnType("pg_catalog.x", None, base)}
+
+        with pytest.raises(Refusal, match="cannot be shipped"):
+            planned(select(A.c.id).distinct(), types_of=types_of)
+
+    def test_a_schema_translate_map(self) -> None:
+        compiled = (
+            select(A.c.id)
+            .distinct()
+            .compile(dialect=ShardsDialect(), schema_translate_map={None: "x"})
+        )
+
+        with pytest.raises(Refusal, match="schema_translate_map"):
+            plan_gathering(compiled, types_of=types_of, depending=lambda _names: [])
