@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.sql.selectable import TextualSelect
 
 from sqlalchemy_shards import _compat
-from sqlalchemy_shards.errors import ShardKeyChanged
 from sqlalchemy_shards.routing.route import Reason
 from sqlalchemy_shards.routing.settings import sets_something
 
 from .carried_buckets import check_carried_buckets
 from .copies import every_copy
 from .inserts import check_conflict, insert
+from .kept_keys import check_key_is_kept
 from .many_sets import many_sets
 from .one_set import context_values, one_set, routed, with_one_copy
 from .options import named_route
 from .unread import computed_default, definition, on_only_shard, raw_sql, setting_or_refusal
 
 if TYPE_CHECKING:
-    from .plans import StatementPlan
     from .work import Dispatch, Given, Surroundings
 
 
@@ -33,7 +32,7 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
 
     :raises RoutingError: it cannot be told where the statement belongs.
     :raises UnsupportedStatement: several shards could not answer as one.
-    :raises ShardKeyChanged: a shard key would be set.
+    :raises ShardKeyChanged: a shard key would be set to another value.
     """
     context = given.context
     territory = around.territory
@@ -48,10 +47,10 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     if _compat.is_pre_executed_default(context):
         return computed_default(given, around)
     plan = around.plans.plan_of(compiled)
-    if plan.sources.changed_key:
-        raise _key_changed(given, plan)
-    check_carried_buckets(given, plan, around)
     named = named_route(options, territory, around.dialect)
+    if plan.sources.changed_key:
+        check_key_is_kept(given, plan, around, named)
+    check_carried_buckets(given, plan, around)
     inserted = plan.sources.inserted
     if inserted is not None:
         check_conflict(given, inserted)
@@ -72,13 +71,3 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
 def _is_textual(compiled: Any) -> bool:
     """Whether a statement is ``text().columns()``, which says no more than its text does."""
     return isinstance(_compat.core_statement(compiled), TextualSelect)
-
-
-def _key_changed(given: Given, plan: StatementPlan) -> ShardKeyChanged:
-    columns = ", ".join(repr(column) for column in plan.sources.changed_key)
-    return ShardKeyChanged(
-        f"shard-key column {columns} of table {plan.sources.target!r} would be set, which would "
-        "leave the row on the shard of its old key",
-        "move the object with session.rehome(), or delete the row and insert it under the new key",
-        statement=given.sql,
-    )

@@ -246,3 +246,6 @@ def _parameters(sources: StatementSources) -> Iterator[Parameter | None]:
         yield from sources.inserted.parameters
         for row in sources.inserted.rows:
             yield from row
+    for part in sources.changed_key:
+        if isinstance(part.value, Parameter):
+            yield part.value

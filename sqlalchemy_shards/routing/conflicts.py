@@ -16,14 +16,19 @@ from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.faults.setting import is_per_shard, names_of
 from sqlalchemy_shards.models.faults.uniqueness import is_unique_over_shards
 
+from .set_parts import assigned_value
+from .sources import SetPart
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from sqlalchemy import Constraint, Index, Table
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import ClauseElement
 
     from sqlalchemy_shards.models.distribution import Sharded
+    from sqlalchemy_shards.models.key_types import KeyType
 
 
 def why_conflict_unseen(
@@ -52,19 +57,26 @@ def why_conflict_unseen(
     )
 
 
-def moved_keys(clause: ClauseElement, table: Table, sharded: Sharded) -> tuple[str, ...]:
-    """The shard-key columns that DO UPDATE may give another value.
+def keys_set_on_conflict(
+    clause: ClauseElement,
+    table: Table,
+    sharded: Sharded,
+    key_types: Sequence[KeyType],
+    compiled: SQLCompiler,
+) -> tuple[SetPart, ...]:
+    """The parts of the shard key that DO UPDATE may give another value.
 
-    Where a conflict is looked for in the key, ``excluded.key`` is the value that is there.
+    Where a conflict is looked for in the key, the row that is there has the value that was to be
+    inserted: so ``excluded.key`` changes nothing, nor does another parameter of the same value.
     """
-    compared = _compared(clause, table)
-    return tuple(
-        sorted(
-            key
-            for key, value in _compat.conflict_assignments(clause).items()
-            if key in sharded.key and not (key in compared and _is_excluded(value, key))
-        )
-    )
+    compared, found = _compared(clause, table), []
+    assigned = _compat.conflict_assignments(clause)
+    for part, (key, key_type) in enumerate(zip(sharded.key, key_types, strict=False)):
+        if key not in assigned or (key in compared and _is_excluded(assigned[key], key)):
+            continue
+        value = assigned_value(assigned[key], key_type, table.c[key].type, compiled)
+        found.append(SetPart(key, part, value if key in compared else None))
+    return tuple(found)
 
 
 def moved_ids(

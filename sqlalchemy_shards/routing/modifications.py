@@ -10,10 +10,11 @@ from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.distribution import Reference, Sharded
 
-from .conflicts import moved_keys, why_conflict_unseen
+from .conflicts import keys_set_on_conflict, why_conflict_unseen
 from .inserts import inserted_key
 from .scopes import Scope
 from .selected_rows import selected_key, walk_selected
+from .set_parts import parts_set
 from .sources import StatementKind, StatementSources
 from .targets import other_tables, plain_table
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.selectable import FromClause
 
+    from .sources import SetPart
     from .walk import Walk
 
 
@@ -55,13 +57,12 @@ def walk_modification(
         walk.cte(cte)
     table = plain_table(target)
     distribution = walk.distribution(table)
-    changed: set[str] = set()
     if others and isinstance(distribution, Reference) and isinstance(statement, Update):
         walk.hinder("UPDATE ... FROM picks one of several rows that match, each copy its own")
+    changed: tuple[SetPart, ...] = ()
     if isinstance(distribution, Sharded) and isinstance(statement, Update):
-        named = set(values) | set(compiled.column_keys or ())
-        changed = named.intersection(distribution.key)
-    return walk.result(kind, rendered, target=table, changed_key=tuple(sorted(changed)))
+        changed = parts_set(compiled, distribution, walk.key_types(table, distribution))
+    return walk.result(kind, rendered, target=table, changed_key=changed)
 
 
 def _insert(
@@ -81,11 +82,12 @@ def _insert(
         if walk.occurrences or walk.globals:
             walk.hinder("INSERT ... SELECT would have to move rows between shards")
     clause = _compat.post_values_clause(statement)
-    changed: tuple[str, ...] = ()
+    changed: tuple[SetPart, ...] = ()
     unseen: str | None = None
     if clause is not None:
         if isinstance(distribution, Sharded):
-            changed = moved_keys(clause, table, distribution)
+            key_types = walk.key_types(table, distribution)
+            changed = keys_set_on_conflict(clause, table, distribution, key_types, compiled)
             unseen = why_conflict_unseen(clause, table, distribution, walk.dialect)
         for expression in _compat.conflict_expressions(clause):
             walk.look_into(expression, scope)

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .conditions import ANYWHERE, KeyCondition, Parameter
+from .conditions import ANYWHERE, Constant, KeyCondition, Parameter
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -80,6 +80,20 @@ class InsertedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPart:
+    """A part of the target's shard key that a statement sets, in rows that are there already.
+
+    :param column: key of its column.
+    :param part: which part it is.
+    :param value: what it is set to; None: only SQL knows it.
+    """
+
+    column: str
+    part: int
+    value: Parameter | Constant | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StatementSources:
     """The tables of a statement and how its shards follow from them.
 
@@ -97,7 +111,7 @@ class StatementSources:
     :param target: name of the table that is written.
     :param writes_reference: the target is a reference table.
     :param writes_global: the target is a global table.
-    :param changed_key: names of shard-key columns that an UPDATE sets.
+    :param changed_key: parts of the shard key that an UPDATE, or DO UPDATE, sets.
     """
 
     kind: StatementKind
@@ -113,4 +127,4 @@ class StatementSources:
     target: str | None = None
     writes_reference: bool = False
     writes_global: bool = False
-    changed_key: tuple[str, ...] = ()
+    changed_key: tuple[SetPart, ...] = ()

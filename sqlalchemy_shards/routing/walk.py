@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from .conditions import Parameter
     from .reading import Answer
+    from .sources import SetPart
 
 CATALOG_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
 
@@ -162,7 +163,7 @@ class Walk:
         rendered: Mapping[FromClause, int],
         *,
         target: Table | None = None,
-        changed_key: tuple[str, ...] = (),
+        changed_key: tuple[SetPart, ...] = (),
         inserted: Any = None,
     ) -> StatementSources:
         """Put together what was found."""
