@@ -37,7 +37,7 @@ from sqlalchemy_shards.transactions.recovery import Recovery
 
 from .admission import NamelessDatabases, admit_connections
 from .explain import Explanation, explain_statement
-from .limits import checked_gather_limit
+from .limits import GatherLimit, checked_gather_limit
 from .options import checked_scatter, key_of_model
 from .plans import PlanCache
 from .readiness.check import CHECK_SECONDS, check_cluster
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
 
     from .enlisted import EnlistedShard
-    from .limits import GatherLimit
     from .readiness.report import Report
 
     Undeclared = Literal["refuse", "global"]
@@ -189,6 +188,8 @@ class Cluster:
             multi_shard_writes=config.multi_shard_writes,
             on_unfinished=config.on_unfinished,
             decision_retention=config.decision_retention,
+            workspace=config.workspace,
+            gather_limit=GatherLimit(**config.gather_limit),
             **engine_arguments,
         )
 

@@ -81,6 +81,10 @@ class ClusterConfig:
     :param global_shard: where global tables live; None if the file does not say.
     :param engine_arguments: for ``create_engine()`` of each shard.
     :param decision_retention: how long the record of a decision is kept.
+    :param workspace: URL of the database that runs gathered statements, with its password; None:
+        the file does not say.
+    :param gather_limit: the most ``rows`` and ``bytes`` that a statement may bring there, as far as
+        the file says.
     """
 
     name: str
@@ -93,6 +97,8 @@ class ClusterConfig:
     on_unfinished: OnUnfinished = "warn"
     decision_retention: timedelta = DECISION_RETENTION_DEFAULT
     engine_arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    workspace: str | None = field(default=None, repr=False)
+    gather_limit: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse_config(text: str, environment: Mapping[str, str], *, source: str) -> ClusterConfig:
@@ -146,6 +152,8 @@ def _read(file: Section) -> ClusterConfig:
         on_unfinished=cast("OnUnfinished", cluster.choice("on_unfinished", ("warn", "raise"))),
         decision_retention=_read_duration(cluster, "decision_retention"),
         engine_arguments=_read_engine(file.section("engine")),
+        workspace=_read_workspace(cluster),
+        gather_limit=_read_gather_limit(cluster.section("gather_limit")),
     )
     cluster.close()
     file.close()
@@ -238,6 +246,26 @@ def _read_global_shard(cluster: Section, shards: Mapping[str, ShardConfig]) -> s
     if name is not None and shards and name not in shards:
         cluster.fault("global_shard", f"there is no shard {name!r}{did_you_mean(name, shards)}")
     return name
+
+
+def _read_workspace(cluster: Section) -> str | None:
+    url = cluster.value("workspace", (str,))
+    if url is not None:
+        # It may be one of the shards' databases.
+        _check_url(cluster.faults, cluster.path_of("workspace"), url, {})
+    return url
+
+
+def _read_gather_limit(section: Section) -> dict[str, int]:
+    limit = {}
+    for key in ("rows", "bytes"):
+        value = section.value(key, (int,))
+        if value is not None and value < 1:
+            section.fault(key, "must be above 0")
+        elif value is not None:
+            limit[key] = value
+    section.close()
+    return limit
 
 
 def _read_duration(section: Section, key: str) -> timedelta:

@@ -34,6 +34,43 @@ def faults_of(text: str, **environment: str) -> tuple[str, ...]:
     return caught.value.faults
 
 
+class TestGather:
+    def test_what_is_not_said_is_left_to_the_cluster(self) -> None:
+        config = parse(SHARDS + "[cluster]\ngather_limit = { rows = 7 }")
+
+        assert (config.workspace, config.gather_limit) == (None, {"rows": 7})
+
+    def test_the_workspace_may_be_one_of_the_shards_databases(self) -> None:
+        url = "postgresql+psycopg://app@db0/app"
+
+        assert parse(SHARDS + f'[cluster]\nworkspace = "{url}"').workspace == url
+
+    def test_the_workspaces_password_is_not_shown(self) -> None:
+        config = parse(
+            SHARDS + '[cluster]\nworkspace = "postgresql+psycopg://a:${WORD}@b/c"', WORD="hunter2"
+        )
+
+        assert "hunter2" not in repr(config)
+
+    def test_all_faults_are_told(self) -> None:
+        faults = faults_of(
+            SHARDS
+            + """
+            [cluster]
+            workspace = "mysql://app:hunter2@db0/app"
+            gather_limit = { rows = 0, bytes = "many", byts = 3 }
+            """
+        )
+
+        assert faults == (
+            "cluster.workspace: must be the URL of a PostgreSQL database, as "
+            "postgresql+psycopg://...",
+            "cluster.gather_limit.rows: must be above 0",
+            "cluster.gather_limit.bytes: must be a whole number, not a string",
+            "cluster.gather_limit.byts: is not a known setting, did you mean 'bytes'?",
+        )
+
+
 class TestSettings:
     def test_all_that_can_be_said(self) -> None:
         config = parse(
@@ -46,6 +83,8 @@ class TestSettings:
             multi_shard_writes = "non_atomic"
             on_unfinished = "raise"
             decision_retention = "36h"
+            workspace = "postgresql+psycopg://app:${DB_PASSWORD}@work/app"
+            gather_limit = { rows = 5_000, bytes = 1_000_000 }
 
             [engine]
             pool_size = 3
@@ -84,6 +123,8 @@ class TestSettings:
             multi_shard_writes="non_atomic",
             on_unfinished="raise",
             decision_retention=timedelta(hours=36),
+            workspace="postgresql+psycopg://app:hunter2@work/app",
+            gather_limit={"rows": 5_000, "bytes": 1_000_000},
             engine_arguments={
                 "pool_size": 3,
                 "pool_timeout": 2.5,
