@@ -54,7 +54,7 @@ class Case(NamedTuple):
     @property
     def expected(self) -> str:
         """The shards in their order, by name."""
-        return " ".join(sorted(_meant(self.shards.partition(";")[0].split(), self.keyspace)))
+        return " ".join(sorted(meant(self.shards.partition(";")[0], self.keyspace)))
 
     def made(self) -> tuple[Any, dict[str, Any]]:
         """The statement and its parameters."""
@@ -73,10 +73,11 @@ def cases(name: str) -> Iterator[Case]:
             yield Case(f"{name}, {form}", statement, str(shards), keyspace)
 
 
-def _meant(words: list[str], keyspace: str) -> set[str]:
+def meant(shards: str, keyspace: str) -> set[str]:
+    """The names of shards that are written as above."""
     shard_map = TERRITORY.shard_map
     found: set[str] = set()
-    for word in words:
+    for word in shards.split():
         if word in shard_map.keyspaces:
             keyspace = word
         elif word == "all":
