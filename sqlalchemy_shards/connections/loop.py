@@ -4,6 +4,9 @@ One `Hub` serves one fan-out, in the thread that called it, and is gone with it.
 
 - Only the loop switches to branches, and a branch switches only to the loop, in `Hub._park`.
 - A branch waits for one thing at a time; while it does, its greenlet says for what.
+- A branch that has to write looks at its socket itself before it waits, since a pipeline asks
+  before each of its commands and is nearly always ready. After `STEPS_IN_A_ROW` of such steps it
+  waits all the same: no branch keeps the loop from the others, a deadline or a Ctrl-C.
 - Giving up (deadline, Ctrl-C, any error of the loop itself) goes one way: cancel all running
   statements at once, let them drain for ``drain_seconds``, close what is left. Each branch is told
   once, by an exception out of a wait; what it waits for while it unwinds (a rollback) may take
@@ -25,6 +28,7 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from math import inf
+from selectors import EVENT_WRITE
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -36,10 +40,12 @@ from sqlalchemy_shards.connections.cancelling import cancel_in_thread, cancel_st
 from sqlalchemy_shards.connections.fan_out import Branch, DeadlineExceeded, Outcome, run_branch
 from sqlalchemy_shards.connections.greenlets import (
     PAUSE_SECONDS,
+    STEPS_IN_A_ROW,
     BranchGreenlet,
     SocketWatch,
     Waitable,
     WaitTimedOut,
+    ready_now,
 )
 
 if TYPE_CHECKING:
@@ -181,7 +187,9 @@ class Hub:
         try:
             events = next(steps)
             while True:
-                ready = self._park(branch, fd, events, min(monotonic() + interval, stop_at))
+                ready = _ready_to_write(branch, fd, events) or self._park(
+                    branch, fd, events, min(monotonic() + interval, stop_at)
+                )
                 if not ready:
                     # Raises where another thread closed the connection, which no selector tells.
                     fd = connection.pgconn.socket
@@ -226,7 +234,7 @@ class Hub:
         """Wait until ``fd`` is ready (returns for what) or it is ``wake_at`` (returns 0)."""
         if branch.fd != fd or branch.events != events:
             self._sockets.watch(branch, fd, events)
-        branch.wake_at = wake_at
+        branch.wake_at, branch.steps_left = wake_at, STEPS_IN_A_ROW
         if wake_at < self._next_wake:
             self._next_wake = wake_at
         return cast("int", self.home.switch())
@@ -256,8 +264,12 @@ class Hub:
     def _work(self, index: int) -> None:
         """Be the body of a branch's greenlet."""
         try:
-            self._outcomes[index] = run_branch(self._branches[index])
+            outcome = self._outcomes[index] = run_branch(self._branches[index])
+            # What psycopg makes of an interruption at the beginning or the end of a pipeline.
+            if isinstance(outcome.error, AssertionError):
+                _close_pipeline(self._branches[index])
         except BaseException as error:
+            _close_pipeline(self._branches[index])
             branch = cast("BranchGreenlet", getcurrent())
             if error is not branch.notice and error is not self._cause:
                 self._interruption = error
@@ -371,6 +383,21 @@ class Hub:
 
     def _deadline_error(self, shard: str, consequence: str) -> DeadlineExceeded:
         return DeadlineExceeded.on(shard, self._deadline_seconds or 0.0, consequence)
+
+
+def _ready_to_write(branch: BranchGreenlet, fd: int, events: int) -> int:
+    """For what a branch that has to write can go on at once; 0: it has to wait for its turn."""
+    if not events & EVENT_WRITE or branch.steps_left == 0:
+        return 0
+    branch.steps_left -= 1
+    return ready_now(fd, events)
+
+
+def _close_pipeline(branch: Branch[Any]) -> None:
+    """Close a connection that was left in a pipeline, which would take no statement any more."""
+    pgconn = getattr(branch.connection(), "pgconn", None)
+    if pgconn is not None and psycopg.capabilities.has_pipeline() and pgconn.pipeline_status:
+        pgconn.finish()
 
 
 _TICK_SECONDS = 0.1

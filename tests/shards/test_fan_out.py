@@ -120,6 +120,15 @@ def scatter(connections: dict[str, ShardConnection], sql: str) -> list[Branch[li
     return [statement(name, connection, sql) for name, connection in connections.items()]
 
 
+def pipelines(connections: dict[str, ShardConnection], sql: str) -> list[Branch[None]]:
+    """Run a statement fifty times on each connection, as a batch of the unit of work runs."""
+
+    def work(connection: ShardConnection) -> None:
+        connection.cursor().executemany(sql, [()] * 50)
+
+    return [Branch(n, lambda c=c: work(c), lambda c=c: c) for n, c in connections.items()]  # type: ignore[misc]
+
+
 def usable(connection: ShardConnection) -> bool:
     connection.rollback()
     return connection.execute("SELECT 1").fetchall() == [(1,)]
@@ -424,8 +433,12 @@ def test_ctrl_c_unwinds_branches_through_their_own_clean_up(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("branches_of", [scatter, pipelines])
 def test_ctrl_c_at_any_moment_leaves_every_connection_usable_or_closed(
-    connections: dict[str, ShardConnection], urls: dict[str, str], watcher: Watcher
+    branches_of: Callable[[dict[str, ShardConnection], str], list[Branch[Any]]],
+    connections: dict[str, ShardConnection],
+    urls: dict[str, str],
+    watcher: Watcher,
 ) -> None:
     sql = "SELECT 1 FROM generate_series(1, 3)"
     # Not the real-time timer, which the test runner uses itself.
@@ -437,7 +450,7 @@ def test_ctrl_c_at_any_moment_leaves_every_connection_usable_or_closed(
             with suppress(KeyboardInterrupt):
                 signal.setitimer(signal.ITIMER_PROF, microseconds / 1e6)
                 for _ in range(200):
-                    GreenletFanOut().run(scatter(connections, sql))
+                    GreenletFanOut().run(branches_of(connections, sql))
             signal.setitimer(signal.ITIMER_PROF, 0)
             for name, connection in connections.items():
                 if connection.closed:
