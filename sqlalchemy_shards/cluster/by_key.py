@@ -33,8 +33,8 @@ def shard_by_key(context: DefaultExecutionContext, around: Surroundings) -> str 
 def known_shard(key: SimpleKey, parameters: Mapping[str, Any], territory: Territory) -> str | None:
     """The shard of one parameter set; None: the long way tells what is wrong with it, or widens."""
     keyspace, name, plain_type, key_type = key
-    value = parameters.get(name)
     try:
+        value = parameters[name]
         if type(value) is not plain_type:
             value = key_type.stored_value(value)
         return territory.shard_map.keyspaces[keyspace].shard_for((value,))

@@ -2,8 +2,9 @@
 
     statement -> dispatch (route, plan) -> execute on the shards -> merge -> rows
 
-`ClusterCursor.run` is that path. Rows come as the driver gives them, before SQLAlchemy's result
-processing; a single shard's rows are handed through untouched.
+`ClusterCursor.run` is that path, and `ClusterCursor.run_by_key` its short cut. Rows come as the
+driver gives them, before SQLAlchemy's result processing; a single shard's rows are handed through
+untouched.
 """
 
 from __future__ import annotations
@@ -68,6 +69,19 @@ class ClusterCursor:
 
     # -- the path of a statement --
 
+    def run_by_key(self, context: DefaultExecutionContext, sql: str, parameters: Any) -> bool:
+        """Run a statement with one parameter set the quick way; False: it needs `run`."""
+        connection = self.connection
+        if connection.on_dispatch is not None:
+            return False
+        shard = shard_by_key(context, connection)
+        if shard is None:
+            return False
+        connection.check_usable()
+        writes = False if context.compiled.plan.is_plain_read else None  # type: ignore[union-attr]
+        self._perform_single(shard, sql, parameters, writes)
+        return True
+
     def run(
         self,
         context: DefaultExecutionContext,
@@ -79,12 +93,6 @@ class ClusterCursor:
         """Run a statement where it belongs."""
         connection = self.connection
         connection.check_usable()
-        if not is_many and connection.on_dispatch is None:
-            shard = shard_by_key(context, connection)
-            if shard is not None:
-                writes = False if context.compiled.plan.is_plain_read else None  # type: ignore[union-attr]
-                self._perform_single(shard, sql, parameters, writes)
-                return
         # A server-side cursor does not count its rows.
         can_look_again = not self._arguments and not self._keywords
         given = Given(context, sql, parameters, is_many, can_look_again)

@@ -139,6 +139,8 @@ class ShardsDialect(PGDialect_psycopg):
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         """Hand a statement to the cluster cursor; a savepoint is one over all shards."""
+        if cursor.run_by_key(context, statement, parameters):
+            return
         compiled = context.compiled
         if compiled is not None and isinstance(compiled.statement, _OF_SAVEPOINTS):
             self._of_savepoint(cursor.connection, compiled.statement)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import psycopg
+from greenlet import getcurrent
 from psycopg.conninfo import conninfo_to_dict, timeout_from_conninfo
 
 from sqlalchemy_shards.connections.fan_out import Branch, Outcome, run_branch
@@ -107,10 +108,11 @@ class ShardConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Drive ``gen`` to its end; in a branch, let the other branches run meanwhile."""
-        branch = current_branch()
-        if branch is None:
-            # 3.2 has no third parameter, and never needs one.
-            return super().wait(gen, interval, *(() if timeout is None else (timeout,)))
+        branch = getcurrent()
+        if type(branch) is not BranchGreenlet:  # `current_branch` written out, for each statement
+            if timeout is None:  # 3.2 has no third parameter, and never needs one
+                return super().wait(gen, interval)
+            return super().wait(gen, interval, timeout)
         if self._waiter is not None and not self._waiter.dead:
             raise self._misuse()
         self._waiter = branch
