@@ -88,6 +88,11 @@ def final_select(
     return FinalSelect(final, froms, state._label_resolve_dict[2])
 
 
+def without_placeholders(quoted: str) -> str:
+    """A quoted name without what is done to it for SQL that has parameters."""
+    return quoted.replace("%%", "%")
+
+
 def is_written_as_label(expression: Any, labels: Mapping[str, ColumnElement[Any]]) -> bool:
     """Whether an element of ORDER BY or GROUP BY is rendered as the name of a column.
 

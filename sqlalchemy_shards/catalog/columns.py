@@ -17,21 +17,42 @@ if TYPE_CHECKING:
     import psycopg
 
 _COLUMNS = """
+WITH RECURSIVE
+columns AS (
+    SELECT a.attname, a.atttypid, a.attcollation
+    FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+),
+held (attname, oid, is_domain) AS (
+    SELECT attname, atttypid, true FROM columns
+    UNION
+    SELECT h.attname, i.oid, h.is_domain AND t.typtype = 'd'
+    FROM held h JOIN pg_catalog.pg_type t ON t.oid = h.oid CROSS JOIN LATERAL (
+        SELECT t.typbasetype WHERE t.typtype = 'd'
+        UNION ALL SELECT t.typelem WHERE t.typelem <> 0 AND t.typtype <> 'd'
+        UNION ALL SELECT m.atttypid FROM pg_catalog.pg_attribute m
+        WHERE t.typtype = 'c' AND m.attrelid = t.typrelid
+          AND m.attnum > 0 AND NOT m.attisdropped
+        UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r
+        WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
+    ) AS i (oid)
+)
 SELECT a.attname,
        format('%%I.%%I', tn.nspname, t.typname),
        CASE WHEN a.attcollation <> 0 AND co.collname <> 'default'
             THEN format('%%I.%%I', cn.nspname, co.collname) END,
-       pg_catalog.format_type(b.oid, NULL),
+       (SELECT pg_catalog.format_type(h.oid, NULL)
+        FROM held h JOIN pg_catalog.pg_type b ON b.oid = h.oid
+        WHERE h.attname = a.attname AND h.is_domain AND b.typtype <> 'd'),
        CASE WHEN a.attcollation <> 0 AND co.collname = 'default'
-            THEN format('%%s %%s %%s', d.datcollate, d.datctype, d.encoding) END
-FROM pg_catalog.pg_attribute a
+            THEN format('%%s %%s %%s', d.datcollate, d.datctype, d.encoding) END,
+       ARRAY(SELECT pg_catalog.format_type(h.oid, NULL) FROM held h WHERE h.attname = a.attname)
+FROM columns a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
-JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
 JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
-WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
 """
 
 
@@ -41,6 +62,7 @@ class ColumnType(NamedTuple):
     :param sql: the type as SQL names it, with its schema and without length or precision.
     :param collation: the collation as SQL names it; None: the database's own, or none.
     :param base: the type in words, that of a domain below it.
+    :param holds: the type and all types inside it, in words: of domains, arrays, ranges and rows.
     :param database: how the database sorts, where its own collation is the column's.
     """
 
@@ -48,6 +70,7 @@ class ColumnType(NamedTuple):
     collation: str | None
     base: str
     database: str | None = None
+    holds: frozenset[str] = frozenset()
 
 
 class ColumnTypes:
@@ -91,6 +114,6 @@ class ColumnTypes:
         def read(shard: str) -> dict[str, ColumnType]:
             with self._connect(shard) as connection:
                 rows = connection.execute(_COLUMNS, (name,)).fetchall()
-            return {row[0]: ColumnType(*row[1:]) for row in rows}
+            return {row[0]: ColumnType(*row[1:5], frozenset(row[5])) for row in rows}
 
         return read

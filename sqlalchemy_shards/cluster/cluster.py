@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import psycopg
-    from sqlalchemy import Engine, MetaData
+    from sqlalchemy import Engine, MetaData, Table
 
     from sqlalchemy_shards.connections.fan_out import FanOut
     from sqlalchemy_shards.transactions.commit import CommitResult
@@ -117,7 +117,7 @@ class Cluster:
         self.dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
         self.fan_out = AdaptiveFanOut(GreenletFanOut())
         self.identities = IdentityRegistry(name)
-        quote = self.dialect.identifier_preparer.format_table
+        quote = self._quoted
         # The global shard first: it is where functions are asked for, and global tables.
         names = sorted(self.shards, key=lambda name: name != self.global_shard)
         self.catalog = Catalog(names, self.connect, quote)
@@ -347,6 +347,10 @@ class Cluster:
                 pooled.invalidate()
         finally:
             pool.dispose()
+
+    def _quoted(self, table: Table) -> str:
+        """A table's name as SQL has it, where it is a value or stands in SQL without parameters."""
+        return _compat.without_placeholders(self.dialect.identifier_preparer.format_table(table))
 
     def invalidate_pool(self, enlisted: EnlistedShard, error: BaseException) -> None:
         """Distrust the connections that a shard's pool opened before one of them was lost."""

@@ -21,7 +21,8 @@ class ShardsCompiler(PGCompiler_psycopg):
     """Takes note of what it writes, so that an analysis can be held against it.
 
     Tables are counted in FROM lists and as targets. Columns are those of tables, also through
-    aliases; a whole row of a table, as a value, is noted apart.
+    aliases; a whole row of a table, as a value, is noted apart, and so are names without a table,
+    which PostgreSQL looks up among all columns at hand.
     """
 
     plan: StatementPlan | None = None
@@ -31,6 +32,7 @@ class ShardsCompiler(PGCompiler_psycopg):
         self.rendered_tables: Counter[FromClause] = Counter()
         self.rendered_columns: defaultdict[Table, set[str]] = defaultdict(set)
         self.rendered_functions: set[str] = set()
+        self.bare_names: set[str] = set()
         self.whole_rows: list[str] = []
         self.raw_texts: list[str] = []
         super().__init__(*arguments, **keywords)
@@ -48,7 +50,20 @@ class ShardsCompiler(PGCompiler_psycopg):
             self.rendered_columns[table].add(column.key)
         elif column.is_literal:
             self._note_text(column.name)
+        elif column.table is None:
+            self.bare_names.add(column.name)
         return super().visit_column(column, *arguments, **keywords)
+
+    def visit_label(
+        self,
+        label: Any,
+        render_label_as_label: Any = None,
+        **keywords: Any,
+    ) -> Any:
+        """Write an expression with its label, or the label alone, as in GROUP BY."""
+        if render_label_as_label is label:
+            self.bare_names.add(label.name)
+        return super().visit_label(label, render_label_as_label=render_label_as_label, **keywords)
 
     def visit_textclause(self, textclause: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write raw SQL text."""

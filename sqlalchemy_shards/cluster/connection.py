@@ -39,7 +39,7 @@ from .inserted import InsertedRows
 from .transaction_log import TransactionLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy_shards.connections.fan_out import Outcome
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.router import Locator, Territory
 
     from .cluster import Cluster
+    from .transaction_log import Told
     from .work import Dispatch
 
 
@@ -123,6 +124,10 @@ class ClusterConnection:
             self.note_error(name, error, is_shared=True)
             raise
         return enlisted
+
+    def settings(self) -> Iterator[Told]:
+        """What statements of the transaction depend on, in the order in which it was set."""
+        return (told for told in self._log if told.is_for_statements)
 
     def began_at(self) -> datetime:
         """When the transaction began: what ``now()`` gives, the same all through it."""

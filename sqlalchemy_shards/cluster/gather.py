@@ -34,9 +34,10 @@ from .workspace import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy_shards.planning.gathering import Gathering
+    from sqlalchemy_shards.planning.gathering import Gathering, Part
 
     from .connection import ClusterConnection
+    from .transaction_log import Told
     from .work import Given, Surroundings
 
 
@@ -123,7 +124,11 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
     shipped = _ship(connection, decided, step.limit)
     widths = [len(part.columns) for part in parts]
     rows = by_part((row for each in shipped for row in each), widths)
-    quote = connection.dialect.identifier_preparer.quote
+    preparer = connection.dialect.identifier_preparer
+
+    def quote(name: str) -> str:
+        return _compat.without_placeholders(preparer.quote(name))
+
     shadows = [
         Shadow(
             quote(part.table.name),
@@ -141,6 +146,7 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
         step.parameters,
         shadows,
         _settings(connection, decided),
+        told=_told(connection, parts),
         needs_tables=step.gathering.needs_tables,
         deadline_seconds=connection.cluster.timeouts.statement_seconds,
     )
@@ -219,6 +225,19 @@ def _too_much(limit: GatherLimit, decided: Dispatch, shard: str | None) -> Gathe
     )
 
 
+def _told(connection: ClusterConnection, parts: Sequence[Part]) -> list[Told]:
+    """What the transaction was set to: the workspace is told it, as a shard that joins late is."""
+    told = list(connection.settings())
+    has_bare_name = any(not part.table.schema for part in parts)
+    if has_bare_name and any(each.may_change_search_path for each in told):
+        raise UnsupportedStatement(
+            "search_path is set within the transaction, so that the names of tables may mean "
+            "others than those that were looked up",
+            "give the tables their schema",
+        )
+    return told
+
+
 def _settings(connection: ClusterConnection, decided: Dispatch) -> dict[str, str]:
     """How the shards write and read values; it must be the same on all that ship."""
     found: dict[str, str] = {}
@@ -226,6 +245,12 @@ def _settings(connection: ClusterConnection, decided: Dispatch) -> dict[str, str
         info = connection.enlisted[work.shard].driver.info
         for name in SETTINGS:
             value = info.parameter_status(name) or ""
+            if name == "DateStyle" and not value.startswith("ISO"):
+                raise UnsupportedStatement(
+                    f"DateStyle is {value!r}, which writes times that cannot be read for certain",
+                    "set DateStyle to ISO",
+                    shard=work.shard,
+                )
             if found.setdefault(name, value) != value:
                 raise UnsupportedStatement(
                     f"shards have different values of {name}, so that their values cannot be put "

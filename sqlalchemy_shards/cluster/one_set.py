@@ -16,7 +16,7 @@ from .gather import gathered
 from .no_rows import no_rows
 from .options import allows_scatter
 from .own_values import own_values
-from .unread import unchanged
+from .unread import check_as_made, unchanged
 from .values import ExecutionValues
 from .whereabouts import locator_of
 from .work import Dispatch, Work
@@ -134,6 +134,8 @@ def _works(
     """What each of several shards runs: its own values of lists of keys, and no others."""
     context, compiled = given.context, cast("SQLCompiler", given.context.compiled)
     rewritten = plan.prepared(compiled, around.facts).rewritten
+    if rewritten is not None:
+        check_as_made(given)
     # Where the application asks for shards, or has changed the SQL, nothing is left out.
     is_as_made = given.sql is context.statement and given.parameters is context.parameters[0]
     lists = plan.key_lists(compiled) if is_as_made and route.reason is not Reason.OPTION else ()
@@ -161,6 +163,7 @@ def _gathered(
     if plan.sources.kind is not StatementKind.SELECT or route.reason is Reason.OPTION:
         raise unsupported(refusal, given.sql, route.reason) from None
     _check_scatter(given, plan, around)
+    check_as_made(given)
     try:
         compiled: Any = given.context.compiled
         gathering = plan.gathering(compiled, around)

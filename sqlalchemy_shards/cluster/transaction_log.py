@@ -6,10 +6,16 @@ back to undoes the same settings on a shard that joined early and on one that jo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+_OF_THE_TRANSACTION: Final = re.compile(
+    r"^\s*SET\s+(TRANSACTION|CONSTRAINTS)\b|\btransaction_(isolation|read_only|deferrable)\b", re.I
+)
 
 
 class Told(NamedTuple):
@@ -21,6 +27,17 @@ class Told(NamedTuple):
     sql: str | bytes
     parameters: Any = None
     savepoint: str | None = None
+
+    @property
+    def is_for_statements(self) -> bool:
+        """Whether it sets how statements are understood, not how the transaction runs."""
+        return self.savepoint is None and _OF_THE_TRANSACTION.search(_text(self.sql)) is None
+
+    @property
+    def may_change_search_path(self) -> bool:
+        """Whether names may mean other tables after it."""
+        text = f"{_text(self.sql)} {self.parameters!r}".lower()
+        return "search_path" in text or "schema" in text
 
 
 class TransactionLog:
@@ -79,3 +96,7 @@ class TransactionLog:
             if self._told[index].savepoint == name:
                 return index
         raise ValueError(f"there is no savepoint {name}")
+
+
+def _text(sql: str | bytes) -> str:
+    return sql.decode() if isinstance(sql, bytes) else sql

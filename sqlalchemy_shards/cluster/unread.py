@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.schema import CreateTable, DropTable
 
@@ -19,6 +20,8 @@ from .work import Dispatch, Work
 
 if TYPE_CHECKING:
     from .work import Given, Surroundings
+
+_COMMENTS: Final = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:(?!\*/|/\*).)*\*/)*", re.S)
 
 
 def on_only_shard(given: Given, around: Surroundings) -> Dispatch:
@@ -36,6 +39,25 @@ def unchanged(given: Given, route: Route, *, writes: bool | None = None) -> Disp
     merge = None if route.is_single else Concatenate()
     works = [Work(shard, given.sql, given.parameters, given.is_many) for shard in route.shards]
     return Dispatch(works, route, merge, writes=writes)
+
+
+def check_as_made(given: Given) -> None:
+    """Refuse SQL that an event has changed, where the shards are to run other SQL than it.
+
+    :raises UnsupportedStatement: more than comments was added, or a parameter changed.
+    """
+    context = given.context
+    made: Any = context.statement
+    before, found, after = given.sql.partition(made)
+    is_sql_made = found and _COMMENTS.fullmatch(before) and _COMMENTS.fullmatch(after)
+    parameters = context.parameters[0]
+    if not is_sql_made or (given.parameters is not parameters and given.parameters != parameters):
+        raise UnsupportedStatement(
+            "its SQL or its parameters were changed by a before_cursor_execute event, and several "
+            "shards are to run what was made of the statement before",
+            "change the statement itself, in a before_execute or do_orm_execute event",
+            statement=given.sql,
+        )
 
 
 def definition(given: Given, around: Surroundings) -> Dispatch:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.connections.fan_out import FanOut
 
+    from .transaction_log import Told
+
 T = TypeVar("T")
 
 WORKSPACE: Final = "workspace"
@@ -92,18 +94,23 @@ class Workspace:
         shadows: Sequence[Shadow],
         settings: Mapping[str, str],
         *,
+        told: Sequence[Told],
         needs_tables: bool,
         deadline_seconds: float | None = None,
     ) -> Any:
         """Run a SELECT over shipped rows; return the driver's cursor, with all rows in it.
 
         :param settings: values of `SETTINGS` on the shards that the rows are from.
+        :param told: what the session's transaction was set to.
         :raises UnsupportedStatement: it touched a relation that was not shipped.
         """
         needs_tables = needs_tables or sum(len(each.rows) for each in shadows) > self.cte_rows_max
 
         def work(connection: psycopg.Connection[Any]) -> Any:
             cursor = connection.cursor(row_factory=tuple_row)
+            _allow_tables(cursor, needs_tables=needs_tables)
+            for each in told:
+                cursor.execute(each.sql, each.parameters)
             _set(cursor, settings)
             if needs_tables:
                 _fill_tables(cursor, shadows)
@@ -194,6 +201,12 @@ def _set(cursor: Any, settings: Mapping[str, str]) -> None:
     for name, value in settings.items():
         if cursor.connection.info.parameter_status(name) != value:
             cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
+
+
+def _allow_tables(cursor: Any, *, needs_tables: bool) -> None:
+    status = cursor.connection.info.parameter_status("default_transaction_read_only")
+    if needs_tables and status == "on":
+        cursor.execute("SET TRANSACTION READ WRITE")
 
 
 def _fill_tables(cursor: Any, shadows: Sequence[Shadow]) -> None:

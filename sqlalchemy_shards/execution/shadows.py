@@ -95,16 +95,17 @@ def with_ctes(sql: str, shadows: Sequence[Shadow]) -> tuple[str, Mapping[str, Te
             arrays.append(f"%({name})s")
         cells = ", ".join(f"c{place}" for place in range(len(arrays)))
         values = ", ".join(_value(f"c{place}", type_) for place, type_ in enumerate(shadow.types))
+        beginning = f"{shadow.name} ({', '.join(shadow.columns)}) AS (SELECT {values} "
         written.append(
-            f"{shadow.name} ({', '.join(shadow.columns)}) AS (SELECT {values} "
+            f"{beginning.replace('%', '%%')}"
             f"FROM unnest({', '.join(arrays)}) AS shards_cells ({cells}))"
         )
-    beginning = _BEGINNING.match(sql)
-    assert beginning is not None
-    own = sql[beginning.end() :]
-    recursive = "RECURSIVE " if beginning["recursive"] else ""
-    separator = ", " if beginning["with"] else " "
-    return f"{beginning['before']}WITH {recursive}{', '.join(written)}{separator}{own}", parameters
+    start = _BEGINNING.match(sql)
+    assert start is not None
+    own = sql[start.end() :]
+    recursive = "RECURSIVE " if start["recursive"] else ""
+    separator = ", " if start["with"] else " "
+    return f"{start['before']}WITH {recursive}{', '.join(written)}{separator}{own}", parameters
 
 
 def _value(cell: str, type_: ColumnType) -> str:

@@ -7,14 +7,22 @@ On the workspace tables stand under their bare names, whatever schema they have 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import TIMESTAMP, Date, Time, bindparam, cast
+from sqlalchemy import TIMESTAMP as PLAIN_TIMESTAMP
+from sqlalchemy import Date, bindparam, cast
+from sqlalchemy.dialects.postgresql import TIME, TIMESTAMP
+from sqlalchemy.schema import Table
+
+from .refusal import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
 
-NOW: Final = bindparam("shards_now", type_=TIMESTAMP(timezone=True))
+NOW: Final = bindparam("shards_now", type_=PLAIN_TIMESTAMP(timezone=True))
 """When the session's transaction began."""
 
 TIMES: Final = frozenset(
@@ -34,19 +42,30 @@ class _GivenTime:
         return self.process(NOW)
 
     visit_transaction_timestamp_func = visit_now_func
-    visit_current_timestamp_func = visit_now_func
 
-    def visit_localtimestamp_func(self, _function: Any, **_: Any) -> Any:
-        return self.process(cast(NOW, TIMESTAMP()))
+    def visit_current_timestamp_func(self, function: Any, **_: Any) -> Any:
+        return self._rounded(function, partial(TIMESTAMP, timezone=True))
+
+    def visit_localtimestamp_func(self, function: Any, **_: Any) -> Any:
+        return self._rounded(function, TIMESTAMP)
+
+    def visit_current_time_func(self, function: Any, **_: Any) -> Any:
+        return self._rounded(function, partial(TIME, timezone=True))
+
+    def visit_localtime_func(self, function: Any, **_: Any) -> Any:
+        return self._rounded(function, TIME)
 
     def visit_current_date_func(self, _function: Any, **_: Any) -> Any:
         return self.process(cast(NOW, Date()))
 
-    def visit_current_time_func(self, _function: Any, **_: Any) -> Any:
-        return self.process(cast(NOW, Time(timezone=True)))
-
-    def visit_localtime_func(self, _function: Any, **_: Any) -> Any:
-        return self.process(cast(NOW, Time()))
+    def _rounded(self, function: Any, type_: Callable[..., Any]) -> Any:
+        """That moment, with as many digits of the second as the function is asked for."""
+        if not function.clauses.clauses:
+            return self.process(cast(NOW, type_()))
+        precision = self.process(function.clauses)
+        if not precision.isdecimal():
+            raise Refusal(f"the precision of {function.name}() is no literal number")
+        return self.process(cast(NOW, type_(precision=int(precision))))
 
 
 def at_given_time(dialect: Dialect) -> Any:
@@ -61,5 +80,9 @@ def at_workspace(dialect: Dialect) -> Any:
     """The same, with bare names of tables."""
     derived = at_given_time(dialect)
     derived.identifier_preparer = derived.preparer(derived)
-    derived.identifier_preparer.schema_for_object = lambda _object: None
+    derived.identifier_preparer.schema_for_object = _schema_unless_table
     return derived
+
+
+def _schema_unless_table(named: Any) -> str | None:
+    return None if isinstance(named, Table) else named.schema

@@ -13,7 +13,7 @@ be there, and what is written by code that is not SQLAlchemy's is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import (
     Integer,
@@ -30,6 +30,7 @@ from sqlalchemy.sql.selectable import CTE, Select, TableSample
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from sqlalchemy_shards import _compat
+from sqlalchemy_shards.routing.row_wise import ROW_WISE_FUNCTIONS
 
 from .derived import Derived
 from .elsewhere import NOW, TIMES, at_given_time, at_workspace
@@ -38,7 +39,7 @@ from .refusal import Refusal
 from .wire import as_text, is_shippable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
     from sqlalchemy import Column
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -47,6 +48,15 @@ if TYPE_CHECKING:
 
     TypesOf = Callable[[Table], Mapping[str, ColumnType]]
     Depending = Callable[[Iterable[str]], Sequence[str]]
+
+
+GROUPING_CLAUSES: Final = frozenset("cube grouping grouping_sets rollup".split())
+"""What looks like a function in GROUP BY, and is a part of the language."""
+
+SYSTEM_COLUMNS: Final = frozenset("cmax cmin ctid tableoid xmax xmin".split())
+
+RESERVED: Final = "shards_"
+"""How the names of parameters begin that are added to the statement."""
 
 
 class Part(NamedTuple):
@@ -107,7 +117,7 @@ def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) ->
     """
     statement: Any = _compat.core_statement(compiled)
     _check(statement, compiled)
-    _check_functions(depending(compiled.rendered_functions - TIMES))
+    _check_functions(compiled.rendered_functions, depending)
     found = occurrences_of(statement)
     keyed = _tables_grouped_by_key(statement)
     parts = tuple(
@@ -141,6 +151,10 @@ def _rewritten(statement: Any, compiled: Any) -> Derived | None:
 
 def _check(statement: Any, compiled: Any) -> None:
     """Refuse what the workspace would not do as the shards do."""
+    if any(name.startswith(RESERVED) for name in compiled.bind_names.values()):
+        raise Refusal(f"the names of its parameters begin with {RESERVED!r}", "call them otherwise")
+    if compiled.bare_names & SYSTEM_COLUMNS:
+        raise Refusal(f"it names {min(compiled.bare_names & SYSTEM_COLUMNS)}, a system column")
     if compiled.literal_execute_params:
         raise Refusal("it has parameters that are rendered into its SQL at execution")
     if compiled.whole_rows:
@@ -159,10 +173,14 @@ def _check(statement: Any, compiled: Any) -> None:
             raise Refusal("FOR UPDATE would lock no row of the shards")
 
 
-def _check_functions(depending: Sequence[str]) -> None:
-    if depending:
+def _check_functions(names: Set[str], depending: Depending) -> None:
+    for name in names:
+        if "." in name and name.rpartition(".")[2] in TIMES:
+            raise Refusal(f"{name}() is not PostgreSQL's own function of that name")
+    found = depending(names - TIMES - ROW_WISE_FUNCTIONS - GROUPING_CLAUSES)
+    if found:
         raise Refusal(
-            f"the function {depending[0]}() may give something else on another server or at "
+            f"the function {found[0]}() may give something else on another server or at "
             "another time",
             "compute its value first and pass it as a parameter",
         )
@@ -207,15 +225,22 @@ def _part(
     is_key_needed: bool,
 ) -> Part:
     wanted = compiled.rendered_columns.get(table, set())
-    columns = [column for column in table.c if column.key in wanted]
+    known = types_of(table)
+    bare = compiled.bare_names
+    unmapped = bare.intersection(known).difference(column.name for column in table.c)
+    if unmapped:
+        raise Refusal(
+            f"it names {min(unmapped)} without a table, which is a column of {table.fullname} "
+            "that the model does not have"
+        )
+    columns = [column for column in table.c if column.key in wanted or column.name in bare]
     if is_key_needed or not columns:
         columns += [column for column in table.primary_key if column not in columns]
     columns = columns or list(table.c)[:1]
-    known = types_of(table)
     for column in columns:
         if column.name not in known:
             raise Refusal(f"the shards have no column {table.fullname}.{column.name}")
-        if not is_shippable(known[column.name].base):
+        if not is_shippable(known[column.name].holds):
             raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
     condition = None
     if len(occurrences) == count:
@@ -264,8 +289,7 @@ def _shipping(parts: Sequence[tuple[int, Part]]) -> Any:
     selects = []
     for index, part in parts:
         columns: list[Any] = [
-            as_text(column, kept.base)
-            for column, kept in zip(part.columns, part.types, strict=True)
+            as_text(column, kept) for column, kept in zip(part.columns, part.types, strict=True)
         ]
         columns += [null()] * (width - len(columns))
         number = literal_column(str(index), Integer)

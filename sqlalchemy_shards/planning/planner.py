@@ -254,7 +254,7 @@ def _types_of_keys(draft: _Draft, reason: str) -> tuple[ColumnType, ...]:
         # Under a schema_translate_map the column may be another one at each execution.
         is_known = not draft.compiled.schema_translate_map
         type_ = draft.facts.type_of(ordering.expression) if is_known else None
-        if type_ is None or not is_shippable(type_.base):
+        if type_ is None or not is_shippable(type_.holds):
             raise Refusal(reason)
         types.append(type_)
     return tuple(types)
@@ -309,7 +309,7 @@ def _merge_rows(draft: _Draft) -> Prepared:
     elif draft.key_types:
         merge = _foreign_order(draft)
         sort_keys = [
-            as_text(key, type_.base) for key, type_ in zip(sort_keys, draft.key_types, strict=True)
+            as_text(key, type_) for key, type_ in zip(sort_keys, draft.key_types, strict=True)
         ]
     else:
         visible = len(draft.statement.selected_columns)

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, cast, func
+from sqlalchemy import Integer, Text, case, cast, func, literal_column
 
-UNSHIPPABLE: Final = frozenset({"money", "oid", "xid", "tid", "cid", "refcursor"})
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy_shards.catalog.columns import ColumnType
+
+UNSHIPPABLE: Final = frozenset(
+    """
+    aclitem cid money oid refcursor regclass regcollation regconfig regdictionary regnamespace
+    regoper regoperator regproc regprocedure regrole regtype tid xid
+    """.split()
+)
 """Types whose text means something else in another database, or under another locale."""
 
+FLOATING: Final = frozenset(
+    ["double precision", "real", "box", "circle", "cube", "line", "lseg", "path", "point"]
+) | {"polygon"}
+"""Types whose text is rounded where the setting ``extra_float_digits`` says so."""
 
-def is_shippable(base: str) -> bool:
-    """Whether values of a type, or of an array of it, mean the same at the workspace."""
-    return base.removesuffix("[]") not in UNSHIPPABLE
 
+def is_shippable(types: Iterable[str]) -> bool:
+    """Whether values mean the same at the workspace.
 
-def as_text(expression: Any, base: str) -> Any:
-    """SQL that writes a value as text.
-
-    :param base: the type, as `ColumnType.base` has it.
+    :param types: the type and all types inside it, as `ColumnType.holds` has them.
     """
-    if base in ("character", "bpchar"):
+    return UNSHIPPABLE.isdisjoint(types)
+
+
+def as_text(expression: Any, type_: ColumnType) -> Any:
+    """SQL that writes a value as text."""
+    if type_.base in ("character", "bpchar"):
         # A cast would cut off the blanks.
         return func.textin(func.bpcharout(expression))
-    return cast(expression, Text)
+    text = cast(expression, Text)
+    if FLOATING.isdisjoint(type_.holds):
+        return text
+    digits = cast(func.current_setting(literal_column("'extra_float_digits'")), Integer)
+    # What cannot be read as a number is better than a number that is nearly right.
+    rounded = literal_column("'extra_float_digits is below 1: numbers are rounded'")
+    return case((digits > literal_column("0"), text), (expression.is_not(None), rounded))
