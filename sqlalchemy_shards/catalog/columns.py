@@ -114,6 +114,9 @@ class ColumnTypes:
         def read(shard: str) -> dict[str, ColumnType]:
             with self._connect(shard) as connection:
                 rows = connection.execute(_COLUMNS, (name,)).fetchall()
-            return {row[0]: ColumnType(*row[1:5], frozenset(row[5])) for row in rows}
+            return {
+                name: ColumnType(sql, collation, base, database, frozenset(holds))
+                for name, sql, collation, base, database, holds in rows
+            }
 
         return read

@@ -51,19 +51,15 @@ class ShardsCompiler(PGCompiler_psycopg):
         elif column.is_literal:
             self._note_text(column.name)
         elif column.table is None:
-            self.bare_names.add(column.name)
+            self.bare_names.add(str(column.name))
         return super().visit_column(column, *arguments, **keywords)
 
-    def visit_label(
-        self,
-        label: Any,
-        render_label_as_label: Any = None,
-        **keywords: Any,
-    ) -> Any:
+    def visit_label(self, label: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write an expression with its label, or the label alone, as in GROUP BY."""
-        if render_label_as_label is label:
-            self.bare_names.add(label.name)
-        return super().visit_label(label, render_label_as_label=render_label_as_label, **keywords)
+        is_name_alone = keywords.get("render_label_as_label") is label
+        if is_name_alone:
+            self.bare_names.add(str(label.name))
+        return super().visit_label(label, *arguments, **keywords)
 
     def visit_textclause(self, textclause: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write raw SQL text."""

@@ -240,7 +240,7 @@ def _part(
     for column in columns:
         if column.name not in known:
             raise Refusal(f"the shards have no column {table.fullname}.{column.name}")
-        if not is_shippable(known[column.name].holds):
+        if not is_shippable(known[column.name]):
             raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
     condition = None
     if len(occurrences) == count:

@@ -254,7 +254,7 @@ def _types_of_keys(draft: _Draft, reason: str) -> tuple[ColumnType, ...]:
         # Under a schema_translate_map the column may be another one at each execution.
         is_known = not draft.compiled.schema_translate_map
         type_ = draft.facts.type_of(ordering.expression) if is_known else None
-        if type_ is None or not is_shippable(type_.holds):
+        if type_ is None or not is_shippable(type_):
             raise Refusal(reason)
         types.append(type_)
     return tuple(types)

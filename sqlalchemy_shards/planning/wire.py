@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Integer, Text, case, cast, func, literal_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy_shards.catalog.columns import ColumnType
 
 UNSHIPPABLE: Final = frozenset(
@@ -25,12 +23,9 @@ FLOATING: Final = frozenset(
 """Types whose text is rounded where the setting ``extra_float_digits`` says so."""
 
 
-def is_shippable(types: Iterable[str]) -> bool:
-    """Whether values mean the same at the workspace.
-
-    :param types: the type and all types inside it, as `ColumnType.holds` has them.
-    """
-    return UNSHIPPABLE.isdisjoint(types)
+def is_shippable(type_: ColumnType) -> bool:
+    """Whether values of a type, and what is inside them, mean the same at the workspace."""
+    return UNSHIPPABLE.isdisjoint({type_.base.removesuffix("[]"), *type_.holds})
 
 
 def as_text(expression: Any, type_: ColumnType) -> Any:
@@ -43,5 +38,5 @@ def as_text(expression: Any, type_: ColumnType) -> Any:
         return text
     digits = cast(func.current_setting(literal_column("'extra_float_digits'")), Integer)
     # What cannot be read as a number is better than a number that is nearly right.
-    rounded = literal_column("'extra_float_digits is below 1: numbers are rounded'")
+    rounded: Any = literal_column("'extra_float_digits is below 1: numbers are rounded'")
     return case((digits > literal_column("0"), text), (expression.is_not(None), rounded))
