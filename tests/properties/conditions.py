@@ -282,6 +282,7 @@ _STATEMENTS = (
     *("inner", "left", "left", "right", "exists", "not exists", "in", "not in", "scalar"),
     *("derived", "grouped", "distinct", "limited", "cte", "cte twice", "union", "lateral"),
     *("chain", "chain", "nested", "or exists", "reference", "reference", "loose"),
+    *("exists twice", "shadowed"),
 )
 
 
@@ -322,6 +323,23 @@ def _tied(shape: str, outer: Any, child: Any, tie: Any, names: Sequence[str]) ->
         ),
         "exists": lambda: select(entity).where(found),
         "or exists": lambda: select(entity).where(or_(where, found)),
+        "exists twice": lambda: select(entity).where(
+            exists().where(
+                tie, exists().where(inner, *(again.c[name] == other.c[name] for name in names))
+            )
+        ),
+        # The subquery names the same reference table as the statement around it.
+        "shadowed": lambda: (
+            select(other)
+            .join(CODES, true())
+            .where(
+                CODES.c.code.in_(
+                    select(CODES.c.value)
+                    .where(CODES.c.code == 10, CODES.c.value == other.c[names[-1]])
+                    .correlate(other)
+                )
+            )
+        ),
         "not exists": lambda: select(entity).where(where, ~found),
         "in": lambda: select(entity).where(of_entity.in_(select(*of_other).where(inner))),
         "not in": lambda: select(entity).where(of_entity.not_in(select(*of_other).where(inner))),
