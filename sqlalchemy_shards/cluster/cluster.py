@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+import psycopg
 from sqlalchemy import URL, create_engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -36,6 +38,7 @@ from sqlalchemy_shards.transactions.commit import Coordinator
 from sqlalchemy_shards.transactions.recovery import Recovery
 
 from .admission import NamelessDatabases, admit_connections
+from .arguments import check_kinds, check_names, existing, one_of, refuse_what_is_to_come
 from .explain import Explanation, explain_statement
 from .limits import GatherLimit, checked_gather_limit
 from .options import checked_scatter, key_of_model
@@ -46,9 +49,8 @@ from .timeouts import Timeouts
 from .workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    import psycopg
     from sqlalchemy import Engine, MetaData, Table
 
     from sqlalchemy_shards.connections.fan_out import FanOut
@@ -101,16 +103,17 @@ class Cluster:
         workspace: Engine | None = None,
         gather_limit: GatherLimit | None = None,
     ) -> None:
-        _refuse_what_is_to_come(multi_shard_writes)
+        refuse_what_is_to_come(multi_shard_writes)
         keyspaces = keyspaces or {"default": Keyspace(HashPartitioner())}
+        check_kinds(shards, keyspaces, timeouts)
         shard_map = ShardMap.build(keyspaces, tuple(shards))
         self.name = name
         self.shards = {name: Shard(name, engine) for name, engine in shards.items()}
-        self.global_shard = _existing(global_shard, self.shards)
-        self.undeclared = _one_of("undeclared", undeclared, ("refuse", "global"))
+        self.global_shard = existing(global_shard, self.shards)
+        self.undeclared = one_of("undeclared", undeclared, ("refuse", "global"))
         self.scatter = checked_scatter(scatter)
         self.multi_shard_writes = multi_shard_writes
-        self.on_unfinished = _one_of("on_unfinished", on_unfinished, ("warn", "raise"))
+        self.on_unfinished = one_of("on_unfinished", on_unfinished, ("warn", "raise"))
         self.timeouts = timeouts or Timeouts()
         self.hooks = Hooks()
         self.territory = Territory(tuple(self.shards), shard_map, self.global_shard)
@@ -120,7 +123,7 @@ class Cluster:
         quote = self._quoted
         # The global shard first: it is where functions are asked for, and global tables.
         names = sorted(self.shards, key=lambda name: name != self.global_shard)
-        self.catalog = Catalog(names, self.connect, quote)
+        self.catalog = Catalog(names, self.reach, quote)
         self.plans = PlanCache(
             self.dialect,
             undeclared_is_global=undeclared == "global",
@@ -348,6 +351,19 @@ class Cluster:
         finally:
             pool.dispose()
 
+    @contextmanager
+    def reach(self, shard: str) -> Iterator[psycopg.Connection[Any]]:
+        """The same, where an unreachable shard is an error of the caller's.
+
+        :raises ShardUnavailable: no connection can be made.
+        """
+        with ExitStack() as stack:
+            try:
+                driver = stack.enter_context(self.connect(shard))
+            except psycopg.Error as error:
+                raise self.shards[shard].unavailable(error) from error
+            yield driver
+
     def _quoted(self, table: Table) -> str:
         """A table's name as SQL has it, where it is a value or stands in SQL without parameters."""
         return _compat.without_placeholders(self.dialect.identifier_preparer.format_table(table))
@@ -386,6 +402,7 @@ def create_cluster(
     """
     if isinstance(workspace, (str, URL)):
         workspace = create_shard_engine("workspace", workspace, **engine_arguments)
+    check_names(shards)
     return Cluster(
         {
             shard: create_shard_engine(shard, url, **engine_arguments)
@@ -405,26 +422,6 @@ def create_cluster(
     )
 
 
-def _existing(name: str | None, shards: Mapping[str, Shard]) -> str:
-    if name is None:
-        return next(iter(shards))
-    if name not in shards:
-        raise ConfigurationError(
-            f"global_shard={name!r} is not a shard of the cluster",
-            f"name one of {', '.join(map(repr, shards))}",
-            shard=name,
-        )
-    return name
-
-
-def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise ConfigurationError(
-            f"{name}={value!r} is not a choice", f"use one of {', '.join(map(repr, choices))}"
-        )
-    return value
-
-
 def _workspace_of(engine: Engine | None, global_shard: Shard, fan_out: FanOut) -> Workspace:
     if engine is None:
         place = f"the server of {global_shard.name}"
@@ -432,12 +429,3 @@ def _workspace_of(engine: Engine | None, global_shard: Shard, fan_out: FanOut) -
     instrument_engine(engine)
     place = f"the database {engine.url.database!r} that is given as workspace"
     return Workspace(place, engine.pool.recreate, fan_out)
-
-
-def _refuse_what_is_to_come(multi_shard_writes: Any) -> None:
-    if multi_shard_writes == "non_atomic":
-        raise ConfigurationError(
-            'multi_shard_writes="non_atomic" is not available yet',
-            'use "atomic" (which needs max_prepared_transactions above 0) or "refuse"',
-        )
-    _one_of("multi_shard_writes", multi_shard_writes, ("atomic", "refuse"))

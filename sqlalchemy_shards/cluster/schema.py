@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def prepare_shards(cluster: Cluster) -> None:
     """Create or upgrade the schema ``shards`` everywhere."""
     bootstrap_cluster(
-        cluster.connect,
+        cluster.reach,
         shard_names=tuple(cluster.shards),
         cluster_name=cluster.name,
         identities=cluster.identities,

@@ -49,12 +49,21 @@ class Shard:
         except DeadlineExceeded:
             raise
         except (psycopg.Error, exc.DBAPIError) as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
         except exc.TimeoutError as error:
             # It has no place for details, unlike SQLAlchemy's errors of statements.
             raise exc.TimeoutError(
                 f"{error.args[0]} (shard: {self.name})", code=error.code
             ) from None
+
+    def unavailable(self, error: Exception) -> ShardUnavailable:
+        """What to raise where ``error`` kept a connection from being made."""
+        driver_error = getattr(error, "orig", None) or error
+        return ShardUnavailable(
+            f"shard {self.name!r} at {self.masked_url} cannot be reached: {driver_error}",
+            "see that its server runs and accepts this user, then run the transaction again",
+            shard=self.name,
+        )
 
     def _open(self) -> PoolProxiedConnection:
         """Take the engine's first connection, one caller at a time.
@@ -69,11 +78,3 @@ class Shard:
         finally:
             self._opening.release()
         return connection
-
-    def _unavailable(self, error: Exception) -> ShardUnavailable:
-        driver_error = getattr(error, "orig", None) or error
-        return ShardUnavailable(
-            f"shard {self.name!r} at {self.masked_url} cannot be reached: {driver_error}",
-            "see that its server runs and accepts this user, then run the transaction again",
-            shard=self.name,
-        )

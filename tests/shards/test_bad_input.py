@@ -15,7 +15,14 @@ import pytest
 from sqlalchemy import create_engine, func, insert, make_url, select, update
 from sqlalchemy.exc import ProgrammingError, StatementError
 
-from sqlalchemy_shards import Cluster, ShardedSession, create_cluster, errors
+from sqlalchemy_shards import (
+    Cluster,
+    HashPartitioner,
+    Keyspace,
+    ShardedSession,
+    create_cluster,
+    errors,
+)
 from sqlalchemy_shards.errors import (
     ConfigurationError,
     MissingShardKey,
@@ -28,7 +35,7 @@ from sqlalchemy_shards.testing.servers import PostgresServers
 from tests.shards.shop import CUSTOMERS, DECLARED, SHARDS, World, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @contextmanager
@@ -65,6 +72,33 @@ class TestShards:
         assert "very-secret" not in str(caught.value)
         assert "***" in str(caught.value)
         assert found == f"customer {elsewhere}"
+
+    @pytest.mark.parametrize(
+        "action",
+        [
+            lambda session, _: session.scalars(select(DECLARED.Customer.name).order_by("name")),
+            lambda session, _: session.scalars(select(func.md5(DECLARED.Customer.name)).distinct()),
+            lambda _, cluster: cluster.explain(
+                select(DECLARED.Customer.name).order_by(DECLARED.Customer.name)
+            ),
+            lambda _, cluster: cluster.create_all(DECLARED.metadata),
+            lambda _, cluster: cluster.bootstrap(),
+        ],
+        ids=["order", "gather", "explain", "create_all", "bootstrap"],
+    )
+    def test_an_unreachable_shard_is_named_by_what_asks_its_catalog(
+        self, spread_shop: World, action: Callable[[ShardedSession, Cluster], Any]
+    ) -> None:
+        nowhere = "postgresql+psycopg://app:very-secret@127.0.0.1:1/x"
+        with (
+            cluster_of({**spread_shop.urls, "s2": nowhere}) as cluster,
+            ShardedSession(cluster) as session,
+            pytest.raises(ShardUnavailable) as caught,
+        ):
+            action(session, cluster)
+
+        assert caught.value.shard == "s2"
+        assert "very-secret" not in str(caught.value)
 
     def test_a_shard_without_the_tables_is_told(self, clean_shards: dict[str, str]) -> None:
         with cluster_of(clean_shards) as cluster:
@@ -456,6 +490,9 @@ class TestConfiguration:
             {"global_shard": "s9"},
             {"workspace": "mysql://x/y"},
             {"gather_limit": 5},
+            {"timeouts": 5},
+            {"keyspaces": {"default": HashPartitioner(8)}},
+            {"keyspaces": Keyspace(HashPartitioner(8))},
             {"pool_sise": 3},
         ],
         ids=str,
@@ -476,6 +513,11 @@ class TestConfiguration:
     def test_no_shards_at_all_are_told(self) -> None:
         with pytest.raises(ConfigurationError):
             create_cluster({})
+
+    @pytest.mark.parametrize("shards", [None, ["postgresql+psycopg://x/y"]], ids=str)
+    def test_shards_without_names_are_told(self, shards: Any) -> None:
+        with pytest.raises(ConfigurationError, match="name them"):
+            create_cluster(shards)
 
     def test_writes_to_several_shards_can_be_refused(self, four_shards: World) -> None:
         m = DECLARED
