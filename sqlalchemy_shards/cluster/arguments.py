@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy_shards.connections.shard import Shard
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.topology.keyspace import Keyspace
 
 from .timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from sqlalchemy_shards.connections.shard import Shard
 
 
 def check_kinds(shards: Any, keyspaces: Any, timeouts: Any) -> None:
