@@ -100,9 +100,11 @@ def setting_or_refusal(given: Given, around: Surroundings) -> Dispatch:
         return replace(whole, merge=FirstCopy(), setting=setting)
     if sets_role(given.sql):
         raise UnsupportedStatement(
-            "the role cannot be set for a transaction over shards, as the parts that another role "
-            "prepared could not be committed",
-            "connect as the role that is meant, and tell policies who asks with SET LOCAL app.name",
+            "the role decides who may finish what a transaction prepares, and is not set on shards "
+            "that join later",
+            "connect as the role that is meant, and tell policies who asks with SET LOCAL "
+            "app.name; or take the role on every shard at once, with SET LOCAL ROLE and "
+            'execution_options(shard="*")',
             statement=given.sql,
         )
     if sets_something(given.sql):

@@ -5,7 +5,8 @@
 whole database on one PostgreSQL. They are recognised by their SQL text, which must be one of these
 forms from its first character to its last: what is not recognised names no shard, and is refused.
 
-The role is none of these settings: it decides who may finish a prepared transaction.
+The role is none of these settings: it decides who may finish a prepared transaction. Taken on
+shards that an option names, it is told to nobody else.
 """
 
 from __future__ import annotations

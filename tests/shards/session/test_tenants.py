@@ -494,7 +494,7 @@ class TestRefusals:
             "SELECT set_config('role', 'tenants_app', true)",
         ],
     )
-    def test_the_role_cannot_be_set(self, spread: World, statement: str) -> None:
+    def test_the_role_is_not_set_without_a_shard(self, spread: World, statement: str) -> None:
         with spread.session() as session, pytest.raises(UnsupportedStatement, match="the role"):
             session.execute(text(statement))
 
