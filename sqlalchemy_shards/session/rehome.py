@@ -7,17 +7,21 @@ Invariants:
 - All of it is part of the session's transaction: a rollback, or a crash before the commit, leaves
   every row and object as it was; the two-phase commit moves all or none.
 - From the lock on nobody changes the rows, nor adds one that names them: foreign keys wait.
-- Rows are carried as text of PostgreSQL's own, so that nothing of them changes but the key. What
-  is larger than `SPOOLED_BYTES` waits in a temporary file.
+- Rows are carried as text of PostgreSQL's own, written and read under the same settings and in the
+  same encoding, so that nothing of them changes but the key. What is larger than `SPOOLED_BYTES`
+  waits in a temporary file.
+- No policy hides a row that belongs to them: under row-level security nothing is moved.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from tempfile import SpooledTemporaryFile
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from psycopg.rows import tuple_row
 from sqlalchemy import Table, and_, delete, func, inspect, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm.attributes import set_committed_value
@@ -30,7 +34,7 @@ from sqlalchemy_shards.models.generated_id import carries_bucket
 from .co_located import co_located, links_of, torn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import InstanceState, Mapper
@@ -42,6 +46,17 @@ SPOOLED_BYTES: Final = 8_000_000
 """Rows of one table that are kept in memory while they are moved."""
 
 KEYS_PER_FETCH: Final = 1000
+
+WRITTEN_UNDER: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "datestyle": "ISO, YMD",
+        "intervalstyle": "postgres",
+        "extra_float_digits": "3",
+        "lc_monetary": "C",
+        "xmloption": "content",
+    }
+)
+"""The settings on which it depends how PostgreSQL writes a value, and how it reads it."""
 
 
 def rehome(session: ShardedSession, instance: Any, new_key: Mapping[str, Any]) -> None:
@@ -59,6 +74,8 @@ def rehome(session: ShardedSession, instance: Any, new_key: Mapping[str, Any]) -
     identity = and_(*(column == value for column, value in primary_key))
     moved = co_located(table, identity, dict(zip(sharded.key, new, strict=True)), links)
     connection = session.connection()
+    for shard in dict.fromkeys((source, target)):
+        _refuse_policies(connection, [each.table for each in moved], shard)
     counts = _lock(connection, moved, source)
     if session.cluster.bucket_for(table, old) != session.cluster.bucket_for(table, new):
         _refuse_ids([each.table for each, count in zip(moved, counts, strict=True) if count])
@@ -96,6 +113,21 @@ def _checked(
             "give the new value of the key's attributes by their names",
         )
     return table, sharded, attributes
+
+
+def _refuse_policies(connection: Connection, tables: Sequence[Table], shard: str) -> None:
+    """A row that a policy hides would stay behind, and COPY does not add rows under one."""
+    names = connection.dialect.identifier_preparer
+    for table in tables:
+        query = select(func.row_security_active(literal(names.format_table(table))))
+        if connection.execute(query, execution_options={"shard": shard}).scalar():
+            raise UnsupportedStatement(
+                f"the policies of table {table.fullname!r} bind the role that would move rows, and "
+                "may hide some of them",
+                "move the object as the owner of the tables, or as another role that is exempt "
+                "from row-level security",
+                shard=shard,
+            )
 
 
 def _lock(connection: Connection, moved: Sequence[Moved], shard: str) -> list[int]:
@@ -200,20 +232,21 @@ def _copy_out(connection: Connection, moved: Moved, shard: str, file: Any) -> No
     ]
     compiled = select(*columns).where(moved.condition).compile(dialect=connection.dialect)
     values = _compat.bound_values(compiled)
+    sql = f"COPY ({compiled}) TO STDOUT (ENCODING 'UTF8')"
 
     def copy(cursor: psycopg.Cursor[Any]) -> None:
-        with cursor.copy(f"COPY ({compiled}) TO STDOUT".encode(), values) as rows:
+        with cursor.copy(sql.encode(), values) as rows:
             for data in rows:
                 file.write(data)
 
-    _on_driver(connection, shard, f"COPY ({compiled}) TO STDOUT", copy)
+    _on_driver(connection, shard, sql, copy)
     file.seek(0)
 
 
 def _copy_in(connection: Connection, moved: Moved, shard: str, file: Any) -> None:
     preparer = connection.dialect.identifier_preparer
     names = ", ".join(preparer.format_column(column) for column in _stored_columns(moved.table))
-    sql = f"COPY {preparer.format_table(moved.table)} ({names}) FROM STDIN"
+    sql = f"COPY {preparer.format_table(moved.table)} ({names}) FROM STDIN (ENCODING 'UTF8')"
 
     def copy(cursor: psycopg.Cursor[Any]) -> None:
         with cursor.copy(sql.encode()) as rows:
@@ -227,11 +260,24 @@ def _on_driver(connection: Connection, shard: str, sql: str, copy: Any) -> None:
     cluster_connection: Any = connection.connection.driver_connection
     driver = cluster_connection.shard(shard)
     try:
-        with driver.cursor() as cursor:
+        with driver.cursor(row_factory=tuple_row) as cursor, _written_alike(cursor):
             copy(cursor)
     except psycopg.Error as error:
         cluster_connection.note_error(shard, error, is_shared=True)
         raise DBAPIError.instance(sql, None, error, psycopg.Error) from error
+
+
+@contextmanager
+def _written_alike(cursor: psycopg.Cursor[Any]) -> Iterator[None]:
+    """Let values be written and read in one way on every shard, and put the settings back."""
+    before = {}
+    for name, value in WRITTEN_UNDER.items():
+        cursor.execute("SELECT pg_catalog.current_setting(%s)", (name,))
+        (before[name],) = cursor.fetchone() or (value,)
+        cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
+    yield
+    for name, value in before.items():
+        cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
 
 
 def _take_along(session: ShardedSession, held: list[tuple[Any, dict[str, Any]]]) -> None:
