@@ -31,7 +31,7 @@ def dispatch(given: Given, around: Surroundings) -> Dispatch:
     """Decide what each shard runs.
 
     :raises RoutingError: it cannot be told where the statement belongs.
-    :raises UnsupportedStatement: several shards could not answer as one.
+    :raises UnsupportedStatement: neither the shards nor the workspace could answer as one would.
     :raises ShardKeyChanged: a shard key would be set to another value.
     """
     context = given.context

@@ -1,4 +1,4 @@
-"""How a statement that goes to several shards is answered; or why it cannot be.
+"""How several shards answer a statement by themselves; or why they cannot.
 
 One pass per question, in `PASSES`. A pass raises `Refusal`, or adds to the draft. What no pass
 objects to adds up: each shard answers for its own rows.
