@@ -433,9 +433,10 @@ def test_ctrl_c_unwinds_branches_through_their_own_clean_up(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("branches_of", [scatter, pipelines])
+@pytest.mark.parametrize(("branches_of", "apart"), [(scatter, 37), (pipelines, 150)])
 def test_ctrl_c_at_any_moment_leaves_every_connection_usable_or_closed(
     branches_of: Callable[[dict[str, ShardConnection], str], list[Branch[Any]]],
+    apart: int,
     connections: dict[str, ShardConnection],
     urls: dict[str, str],
     watcher: Watcher,
@@ -445,7 +446,7 @@ def test_ctrl_c_at_any_moment_leaves_every_connection_usable_or_closed(
     previous = signal.signal(signal.SIGPROF, signal.default_int_handler)
 
     try:
-        for microseconds in range(200, 3200, 37):
+        for microseconds in range(200, 3200, apart):
             # Python drops an exception that a signal raises in a finalizer: hence the bound.
             with suppress(KeyboardInterrupt):
                 signal.setitimer(signal.ITIMER_PROF, microseconds / 1e6)
@@ -461,6 +462,25 @@ def test_ctrl_c_at_any_moment_leaves_every_connection_usable_or_closed(
         signal.signal(signal.SIGPROF, previous)
 
     assert watcher.active(sql) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, AssertionError])
+def test_a_pipeline_that_an_interruption_left_open_is_closed_with_its_connection(
+    error: type[BaseException], connections: dict[str, ShardConnection]
+) -> None:
+    def work() -> None:
+        connections["s0"].pgconn.enter_pipeline_mode()
+        raise error  # AssertionError is what psycopg makes of an interruption there
+
+    branches = [
+        Branch("s0", work, lambda: connections["s0"]),
+        statement("s1", connections["s1"], "SELECT 1"),
+    ]
+    with suppress(KeyboardInterrupt):
+        GreenletFanOut().run(branches)
+
+    assert connections["s0"].closed
+    assert usable(connections["s1"])
 
 
 def test_a_second_ctrl_c_closes_at_once_what_does_not_drain(
