@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from sqlalchemy_shards.errors import ScatterNotAllowed, ShardsError, UnsupportedStatement
 from sqlalchemy_shards.models.distribution import Reference, distribution_of
+from tests.properties.gathered import gathered_questions
 from tests.properties.statements import Change, Question, changes, questions
 from tests.properties.world import World, typed
 
@@ -58,17 +59,38 @@ def test_a_cluster_answers_as_one_database(
     @settings(thorough, max_examples=EXAMPLES if count == 4 else EXAMPLES // 3)
     @given(questions())
     def check(question: Question) -> None:
-        for i in (0, 1):
-            one = Answer(world.one, question.build(i))
-            cluster = Answer(world.cluster.engine, question.build(i))
-            if isinstance(cluster.error, REFUSALS):
-                tally["refused"] += 1
-                assert count > 1, cluster.error
-                continue
-            tally["answered" if one.error is None else "failed alike"] += 1
-            compare(question, one, cluster)
+        answer_alike(world, question, tally)
 
     check()
+
+
+@pytest.mark.parametrize("way", ["ctes", "tables"])
+def test_what_is_gathered_is_answered_as_by_one_database(
+    world_of: Callable[[int], World], way: str, tally: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_of(3)
+    if way == "tables":
+        monkeypatch.setattr(world.cluster.workspace, "cte_rows_max", -1)
+
+    @settings(thorough, max_examples=EXAMPLES // 2)
+    @given(gathered_questions())
+    def check(question: Question) -> None:
+        answer_alike(world, question, tally)
+
+    check()
+
+
+def answer_alike(world: World, question: Question, tally: Counter[str]) -> None:
+    """Ask a cluster and one database the same question, twice."""
+    for i in (0, 1):
+        one = Answer(world.one, question.build(i))
+        cluster = Answer(world.cluster.engine, question.build(i))
+        if isinstance(cluster.error, REFUSALS):
+            tally["refused"] += 1
+            assert len(world.cluster.shards) > 1, cluster.error
+            continue
+        tally["answered" if one.error is None else "failed alike"] += 1
+        compare(question, one, cluster)
 
 
 def compare(question: Question, one: Answer, cluster: Answer) -> None:
