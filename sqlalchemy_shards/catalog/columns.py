@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     import psycopg
 
-_COLUMNS = """
+_SORTS = """pg_catalog.format(
+    '%%s %%s %%s %%s %%s', d.datcollate, d.datctype, d.encoding, to_jsonb(d) ->> 'datlocprovider',
+    coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')
+)"""
+_DATABASE = f"""
+SELECT {_SORTS} FROM pg_catalog.pg_database d
+WHERE d.datname = pg_catalog.current_database() AND %s
+"""
+_COLUMNS = f"""
 WITH RECURSIVE
 columns AS (
     SELECT a.attname, a.atttypid, a.attcollation
@@ -45,7 +53,7 @@ SELECT a.attname,
         FROM held h JOIN pg_catalog.pg_type b ON b.oid = h.oid
         WHERE h.attname = a.attname AND h.is_domain AND b.typtype <> 'd'),
        CASE WHEN a.attcollation <> 0 AND co.collname = 'default'
-            THEN format('%%s %%s %%s', d.datcollate, d.datctype, d.encoding) END,
+            THEN {_SORTS} END,
        ARRAY(SELECT pg_catalog.format_type(h.oid, NULL) FROM held h WHERE h.attname = a.attname)
 FROM columns a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -113,10 +121,17 @@ class ColumnTypes:
     def _reader(self, name: str) -> Callable[[str], dict[str, ColumnType]]:
         def read(shard: str) -> dict[str, ColumnType]:
             with self._connect(shard) as connection:
-                rows = connection.execute(_COLUMNS, (name,)).fetchall()
+                rows = connection.execute(_COLUMNS.encode(), (name,)).fetchall()
             return {
                 name: ColumnType(sql, collation, base, database, frozenset(holds))
                 for name, sql, collation, base, database, holds in rows
             }
 
         return read
+
+
+def sorting_of(connection: psycopg.Connection[Any]) -> str:
+    """How a database sorts text that has no other collation."""
+    row = connection.execute(_DATABASE.encode(), (True,)).fetchone()
+    assert row is not None
+    return str(row[0])

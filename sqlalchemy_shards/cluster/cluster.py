@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.catalog.catalog import Catalog
+from sqlalchemy_shards.catalog.columns import sorting_of
 from sqlalchemy_shards.catalog.identity import IdentityRegistry
 from sqlalchemy_shards.connections.engines import create_shard_engine, instrument_engine
 from sqlalchemy_shards.connections.fan_out import AdaptiveFanOut
@@ -48,7 +49,7 @@ from .timeouts import Timeouts
 from .workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Engine, MetaData, Table
 
@@ -129,7 +130,9 @@ class Cluster:
             facts=self.catalog if len(self.shards) > 1 else None,
         )
         self.gather_limit = checked_gather_limit(gather_limit)
-        self.workspace = _workspace_of(workspace, self.shards[self.global_shard], self.fan_out)
+        self.workspace = _workspace_of(
+            workspace, self.shards[self.global_shard], self.fan_out, self._sorting
+        )
         nameless = NamelessDatabases()
         for shard in self.shards.values():
             instrument_engine(shard.engine)
@@ -363,6 +366,10 @@ class Cluster:
                 raise self.shards[shard].unavailable(error) from error
             yield driver
 
+    def _sorting(self) -> str:
+        with self.connect(self.global_shard) as connection:
+            return sorting_of(connection)
+
     def _quoted(self, table: Table) -> str:
         """A table's name as SQL has it, where it is a value or stands in SQL without parameters."""
         return _compat.without_placeholders(self.dialect.identifier_preparer.format_table(table))
@@ -421,10 +428,12 @@ def create_cluster(
     )
 
 
-def _workspace_of(engine: Engine | None, global_shard: Shard, fan_out: FanOut) -> Workspace:
+def _workspace_of(
+    engine: Engine | None, global_shard: Shard, fan_out: FanOut, sorting: Callable[[], str]
+) -> Workspace:
     if engine is None:
         place = f"the server of {global_shard.name}"
         return Workspace(place, global_shard.engine.pool.recreate, fan_out)
     instrument_engine(engine)
     place = f"the database {engine.url.database!r} that is given as workspace"
-    return Workspace(place, engine.pool.recreate, fan_out)
+    return Workspace(place, engine.pool.recreate, fan_out, sorting)

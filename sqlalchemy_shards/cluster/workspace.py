@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import psycopg
 from psycopg.rows import scalar_row, tuple_row
 
+from sqlalchemy_shards.catalog.columns import sorting_of
 from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.execution.shadows import (
@@ -70,6 +71,7 @@ class Workspace:
     :param place: where it is, in words.
     :param make_pool: makes its pool, when it is first needed.
     :param fan_out: runs a statement so that it can be cancelled.
+    :param sorting: tells how the shards sort text; None: it is the database of one of them.
     :param cte_rows_max: more rows than these go into temporary tables.
     """
 
@@ -78,12 +80,14 @@ class Workspace:
         place: str,
         make_pool: Callable[[], Pool],
         fan_out: FanOut,
+        sorting: Callable[[], str] | None = None,
         cte_rows_max: int = CTE_ROWS_MAX,
     ) -> None:
         self.place = place
         self._fan_out = fan_out
         self.cte_rows_max = cte_rows_max
         self._make_pool = make_pool
+        self._sorting = sorting
         self._lock = threading.Lock()
         self._pool: Pool | None = None
 
@@ -155,11 +159,27 @@ class Workspace:
         self, work: Callable[[psycopg.Connection[Any]], T], deadline_seconds: float | None
     ) -> T:
         with self._connection() as connection:
+            self._check_sorting(connection)
             branch = Branch(WORKSPACE, lambda: work(connection), lambda: connection)
             (outcome,) = self._fan_out.run([branch], deadline_seconds=deadline_seconds)
             if isinstance(outcome.error, psycopg.Error):
                 outcome.error.shard = WORKSPACE  # type: ignore[attr-defined]
             return outcome.result()
+
+    def _check_sorting(self, connection: psycopg.Connection[Any]) -> None:
+        """Look once whether text is compared as on the shards.
+
+        :raises UnsupportedStatement: it is not.
+        """
+        if self._sorting is None:
+            return
+        if sorting_of(connection) != self._sorting():
+            raise UnsupportedStatement(
+                "the database given as workspace sorts text otherwise than the shards",
+                "create it with the collation, character type, provider and encoding of theirs",
+                shard=WORKSPACE,
+            )
+        self._sorting = None
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:

@@ -34,6 +34,8 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import ENUM, TIMESTAMP
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 from sqlalchemy.types import UserDefinedType
 
 from sqlalchemy_shards import create_cluster, shard_table
@@ -390,6 +392,41 @@ def test_tables_can_be_made_where_transactions_only_read_by_default(urls: dict[s
             found = connection.scalar(select(func.count(PEOPLE.c.name.distinct())))
 
     assert found == 3
+
+
+def test_a_workspace_that_sorts_otherwise_is_refused(urls: dict[str, str]) -> None:
+    shards = {name: url for name, url in urls.items() if name != "one"}
+    statement = select(PEOPLE.c.name).distinct().order_by(PEOPLE.c.name)
+    with database_that_sorts_otherwise(urls["one"]) as url:
+        made = create_cluster(shards, name="borders", workspace=url)
+        with (
+            closing_cluster(made) as cluster,
+            cluster.engine.connect() as connection,
+            pytest.raises(UnsupportedStatement) as error,
+        ):
+            connection.execute(statement)
+
+    assert "sorts text otherwise" in str(error.value)
+
+
+@contextmanager
+def database_that_sorts_otherwise(url: str) -> Iterator[str]:
+    name = "sorting_otherwise"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        try:
+            connection.execute(
+                text(
+                    f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' "
+                    "LOCALE_PROVIDER icu ICU_LOCALE 'en' LC_COLLATE 'C' LC_CTYPE 'C'"
+                )
+            )
+        except DBAPIError:
+            pytest.skip("this PostgreSQL has no ICU")
+        try:
+            yield engine.url.set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @contextmanager
