@@ -72,7 +72,7 @@ def test_what_is_gathered_is_answered_as_by_one_database(
     if way == "tables":
         monkeypatch.setattr(world.cluster.workspace, "cte_rows_max", -1)
 
-    @settings(thorough, max_examples=EXAMPLES // 2)
+    @settings(thorough, max_examples=EXAMPLES // 3)
     @given(gathered_questions())
     def check(question: Question) -> None:
         answer_alike(world, question, tally)
