@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import Select
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
-    from sqlalchemy.sql.elements import BindParameter, ClauseElement, ColumnElement
-    from sqlalchemy.sql.selectable import CompoundSelect, FromClause
+    from sqlalchemy.sql.elements import BindParameter, ColumnElement
+    from sqlalchemy.sql.selectable import CompoundSelect, FromClause, Values
     from sqlalchemy.types import TypeEngine
 
 
@@ -487,3 +488,10 @@ def bound_values(compiled: SQLCompiler) -> dict[str, Any]:
         name: processors[name](value) if name in processors else value
         for name, value in values.items()
     }
+
+
+def has_expressions(values: Values) -> bool:
+    """Whether VALUES hold anything but plain values."""
+    rows: Any = values._data
+    cells = (cell for part in rows for row in part for cell in row)
+    return any(isinstance(c, ClauseElement) or hasattr(c, "__clause_element__") for c in cells)

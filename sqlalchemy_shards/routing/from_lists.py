@@ -18,8 +18,10 @@ from sqlalchemy.sql.selectable import (
     Subquery,
     TableSample,
     TableValuedAlias,
+    Values,
 )
 
+from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.distribution import Reference, Sharded
 
 from .row_wise import why_not_row_wise
@@ -49,6 +51,10 @@ def walk_from(
         walk.is_plain = False
         walk.look_into(element.element, scope)
         walk.hinder("a function in the FROM list would run on every shard")
+        scope.names[element] = None
+        return set()
+    if isinstance(element, Values) and not _compat.has_expressions(element):
+        walk.hinder("VALUES in the FROM list would be there on every shard")
         scope.names[element] = None
         return set()
     if isinstance(element, TableSample):

@@ -742,3 +742,13 @@ class TestValuesLists:
 
     def test_it_is_never_cached(self) -> None:
         assert self.statement()._generate_cache_key() is None
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [((1, "x"), False), ((1, func.now()), True), ((select(users.c.id), 1), True)],
+)
+def test_values_that_are_expressions_are_seen(row: tuple[Any, Any], expected: bool) -> None:
+    rows = sqlalchemy.values(Column("a", Integer), Column("b", String), name="v")
+
+    assert _compat.has_expressions(rows.data([(2, "y")]).data([row])) is expected
