@@ -7,7 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,22 @@ SAMPLES = read_samples(ROOT / "examples" / "README.md")
 COMMANDS = [
     (command, printed) for command, printed in pairwise(SAMPLES) if command.language == "shell"
 ]
+
+# Of the five stages of the help desk, these lie between plain SQLAlchemy and four shards.
+SLOW = ("--stage undeclared", "--stage one-shard", "--stage back")
+
+
+def parameters() -> list[Any]:
+    """The commands with what they print; stages in between are slow."""
+    return [
+        pytest.param(
+            command,
+            printed,
+            id=command.text.strip(),
+            marks=[pytest.mark.slow] * any(each in command.text for each in SLOW),
+        )
+        for command, printed in COMMANDS
+    ]
 
 
 def environment(servers: PostgresServers) -> dict[str, str]:
@@ -39,9 +55,7 @@ def environment(servers: PostgresServers) -> dict[str, str]:
 
 
 @pytest.mark.timeout(300)  # a whole test suite runs in it
-@pytest.mark.parametrize(
-    ("command", "printed"), COMMANDS, ids=[command.text.strip() for command, _ in COMMANDS]
-)
+@pytest.mark.parametrize(("command", "printed"), parameters())
 def test_a_command_prints_what_the_page_says(
     command: Sample, printed: Sample, servers: PostgresServers
 ) -> None:

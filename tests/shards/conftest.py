@@ -7,6 +7,7 @@ Tests that change databases in other ways take `clean_shards`.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, create_engine
 
 from sqlalchemy_shards import Cluster, create_cluster
 from sqlalchemy_shards.testing.databases import ScratchDatabase
-from tests.shards.shop import DECLARED, SHARDS, UNDECLARED, World, ask
+from tests.shards.shop import DECLARED, SHARDS, UNDECLARED, View, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,69 +31,112 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type 
 """
 
 
+@dataclass
+class Shops:
+    """Databases with the shop's tables, which are empty before each test."""
+
+    databases: Mapping[str, ScratchDatabase]
+    tables: Mapping[str, list[str]]
+    view: View
+    filling: dict[str, str] = field(default_factory=dict)
+    is_empty: bool = True
+
+    @property
+    def urls(self) -> dict[str, str]:
+        return {name: database.url for name, database in self.databases.items()}
+
+    @contextmanager
+    def used(self, servers: PostgresServers) -> Iterator[dict[str, str]]:
+        """Their URLs; the servers run and the tables are empty, before and after."""
+        _start_all(servers)
+        if not self.is_empty:  # a test was stopped before it had emptied them
+            self._empty()
+        self.is_empty = False
+        yield self.urls
+        _start_all(servers)
+        self._empty()
+
+    def _empty(self) -> None:
+        for name, database in self.databases.items():
+            database.roll_back_prepared()
+            deletes = "; ".join(f"DELETE FROM {table}" for table in self.tables[name])
+            limited = f"SET lock_timeout = 2000; {deletes}; RESET lock_timeout"
+            try:
+                self.view.ask(database.url, limited)
+            except psycopg.errors.LockNotAvailable:
+                self.view.ask(database.url, _END_OTHER_SESSIONS)
+                self.view.ask(database.url, deletes)
+        self.is_empty = True
+
+
 @pytest.fixture(scope="session")
-def _one_shop(servers: PostgresServers) -> Iterator[ScratchDatabase]:
+def _view() -> Iterator[View]:
+    view = View()
+    yield view
+    view.close()
+
+
+@pytest.fixture(scope="session")
+def _one_shop(servers: PostgresServers, _view: View) -> Iterator[Shops]:
     """A database with the tables, and the schema `shards`, which plain SQLAlchemy ignores."""
     with _databases(servers, {"one": 0}) as databases:
         urls = {"one": databases["one"].url}
         with _disposing(create_cluster(urls, name="shop", undeclared="global")) as cluster:
             cluster.create_all(UNDECLARED.metadata)
-        yield databases["one"]
+        yield Shops(databases, {"one": _tables_of(UNDECLARED)}, _view)
         _start_all(servers)
 
 
 @pytest.fixture(scope="session")
-def _four_shops(servers: PostgresServers) -> Iterator[Mapping[str, ScratchDatabase]]:
+def _four_shops(servers: PostgresServers, _view: View) -> Iterator[Shops]:
     with _databases(servers, {name: number for number, name in enumerate(SHARDS)}) as databases:
         urls = {name: database.url for name, database in databases.items()}
         with _disposing(create_cluster(urls, name="shop")) as cluster:
             cluster.create_all(DECLARED.metadata)
-        yield databases
+        tables = _tables_of(DECLARED)
+        elsewhere = [table for table in tables if table != '"flags"']
+        yield Shops(databases, dict.fromkeys(SHARDS, elsewhere) | {SHARDS[0]: tables}, _view)
         _start_all(servers)
 
 
 @pytest.fixture
-def one_shop_url(servers: PostgresServers, _one_shop: ScratchDatabase) -> Iterator[str]:
+def one_shop_url(servers: PostgresServers, _one_shop: Shops) -> Iterator[str]:
     """URL of one database with the shop's tables, empty."""
-    _start_all(servers)
-    yield _one_shop.url
-    _start_all(servers)
-    _empty(_one_shop, UNDECLARED.metadata.sorted_tables)
+    with _one_shop.used(servers) as urls:
+        yield urls["one"]
 
 
 @pytest.fixture
-def shop_urls(
-    servers: PostgresServers, _four_shops: Mapping[str, ScratchDatabase]
-) -> Iterator[dict[str, str]]:
+def shop_urls(servers: PostgresServers, _four_shops: Shops) -> Iterator[dict[str, str]]:
     """URLs of four databases with the shop's tables, empty."""
-    _start_all(servers)
-    yield {name: database.url for name, database in _four_shops.items()}
-    _start_all(servers)
-    for name, database in _four_shops.items():
-        tables = DECLARED.metadata.sorted_tables
-        _empty(database, [t for t in tables if name == SHARDS[0] or t.name != "flags"])
+    with _four_shops.used(servers) as urls:
+        yield urls
 
 
 @pytest.fixture
-def plain(one_shop_url: str) -> Iterator[World]:
+def plain(one_shop_url: str, _one_shop: Shops) -> Iterator[World]:
     """Plain SQLAlchemy on one database: what all others must be like."""
+    urls = {"one": one_shop_url}
+    kept = (_one_shop.view, _one_shop.filling)
     with _disposing(create_engine(one_shop_url)) as engine:
-        yield World("plain", UNDECLARED, engine, {"one": one_shop_url})
+        yield World("plain", UNDECLARED, engine, urls, None, *kept)
 
 
 @pytest.fixture
-def one_shard(one_shop_url: str) -> Iterator[World]:
+def one_shard(one_shop_url: str, _one_shop: Shops) -> Iterator[World]:
     """A cluster of one shard, with models that say nothing."""
     urls = {"one": one_shop_url}
+    kept = (_one_shop.view, _one_shop.filling)
     with _disposing(create_cluster(urls, name="shop", undeclared="global")) as cluster:
-        yield World("one shard", UNDECLARED, cluster.engine, urls, cluster)
+        yield World("one shard", UNDECLARED, cluster.engine, urls, cluster, *kept)
 
 
 @pytest.fixture
-def four_shards(shop_urls: dict[str, str]) -> Iterator[World]:
+def four_shards(shop_urls: dict[str, str], _four_shops: Shops) -> Iterator[World]:
     """Four shards, with models that say how they spread."""
+    kept = (_four_shops.view, _four_shops.filling)
     with _disposing(create_cluster(shop_urls, name="shop")) as cluster:
-        yield World("four shards", DECLARED, cluster.engine, shop_urls, cluster)
+        yield World("four shards", DECLARED, cluster.engine, shop_urls, cluster, *kept)
 
 
 @pytest.fixture(params=["plain", "one_shard", "four_shards"])
@@ -136,15 +180,9 @@ def _disposing(made: Disposable) -> Iterator[Disposable]:
         made.dispose()
 
 
-def _empty(database: ScratchDatabase, tables: list[Any]) -> None:
-    database.roll_back_prepared()
-    names = [f'"{table.name}"' for table in reversed(tables)]
-    deletes = "; ".join(f"DELETE FROM {name}" for name in [*names, "shards.decisions"])
-    try:
-        ask(database.url, f"SET lock_timeout = 2000; {deletes}")
-    except psycopg.errors.LockNotAvailable:
-        ask(database.url, _END_OTHER_SESSIONS)
-        ask(database.url, deletes)
+def _tables_of(models: Any) -> list[str]:
+    tables = reversed(models.metadata.sorted_tables)
+    return [*(f'"{table.name}"' for table in tables), "shards.decisions"]
 
 
 def _start_all(servers: PostgresServers) -> None:

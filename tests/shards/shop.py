@@ -8,7 +8,7 @@ SQLAlchemy, on a cluster of one shard, and on four shards, and must see no diffe
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,14 @@ if TYPE_CHECKING:
     from sqlalchemy_shards import Cluster
 
 SHARDS = ("s0", "s1", "s2", "s3")
+
+# What `World.fill` fills; the other columns have defaults of the server.
+FILLED = {
+    "regions": ("code", "name"),
+    "customers": ("id", "name", "region_code", "notes", "version"),
+    "orders": ("customer_id", "id", "amount"),
+    "labels": ("customer_id", "id", "text"),
+}
 
 # Many enough that every shard has customers; few enough to be read.
 CUSTOMERS = range(1, 13)
@@ -266,6 +274,9 @@ class World:
     engine: Engine
     urls: dict[str, str]
     cluster: Cluster | None = None
+    view: View | None = None
+    # Database -> the statements that fill it again; shared by the worlds of the same databases.
+    filling: dict[str, str] = field(default_factory=dict)
 
     def session(self, **arguments: Any) -> Session:
         if self.cluster is None:
@@ -280,14 +291,39 @@ class World:
         """All rows of all databases, read beside SQLAlchemy, in order."""
         found: list[tuple[Any, ...]] = []
         for name in self.urls:
-            found += ask(self.urls[name], query)
+            found += self._ask(name, query)
         return sorted(found)
 
     def rows_by_shard(self, query: str) -> dict[str, list[tuple[Any, ...]]]:
-        return {name: sorted(ask(url, query)) for name, url in self.urls.items()}
+        return {name: sorted(self._ask(name, query)) for name in self.urls}
 
     def fill(self) -> None:
-        """Twelve customers with two orders and two labels each, in two regions."""
+        """Twelve customers with two orders and two labels each, in two regions.
+
+        A session stores them the first time; then the same rows are put where it put them.
+        """
+        if self.filling:
+            for name, statements in self.filling.items():
+                self._ask(name, statements)
+        else:
+            self._store()
+            self.filling.update({name: self._statements(name) for name in self.urls})
+
+    def _ask(self, name: str, query: str) -> list[tuple[Any, ...]]:
+        view = self.view
+        return ask(self.urls[name], query) if view is None else view.ask(self.urls[name], query)
+
+    def _statements(self, name: str) -> str:
+        statements = []
+        for table, columns in FILLED.items():
+            names, places = ", ".join(columns), ", ".join(["%L"] * len(columns))
+            query = f"SELECT string_agg(format('({places})', {names}), ', ') FROM {table}"
+            [(values,)] = self._ask(name, query)
+            if values is not None:
+                statements.append(f"INSERT INTO {table} ({names}) VALUES {values}")
+        return "; ".join(statements)
+
+    def _store(self) -> None:
         models = self.models
         with self.session() as session, session.begin():
             session.add_all(
@@ -308,12 +344,44 @@ def make_customer(models: Any, number: int) -> Any:
     )
 
 
+class View:
+    """Runs SQL beside SQLAlchemy, in a connection to each database that is kept."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, psycopg.Connection[Any]] = {}
+
+    def ask(self, url: str, query: str) -> list[tuple[Any, ...]]:
+        cursor = self._connection(url).execute(query.encode())
+        return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+    def _connection(self, url: str) -> psycopg.Connection[Any]:
+        kept = self._connections.get(url)
+        if kept is not None:
+            try:
+                kept.execute("")
+            except psycopg.OperationalError:  # its server was stopped, or its session ended
+                kept.close()
+            else:
+                return kept
+        self._connections[url] = _connect(url)
+        return self._connections[url]
+
+
 def ask(url: str, query: str) -> list[tuple[Any, ...]]:
     """Run SQL in a database of its own connection."""
-    libpq = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(libpq, autocommit=True) as connection:
+    with _connect(url) as connection:
         cursor = connection.execute(query.encode())
         return cursor.fetchall() if cursor.description else []
+
+
+def _connect(url: str) -> psycopg.Connection[Any]:
+    libpq = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    # Never prepared: a query may be several statements.
+    return psycopg.connect(libpq, autocommit=True, prepare_threshold=None)
 
 
 def enlisted(session_or_connection: Any) -> set[str]:
