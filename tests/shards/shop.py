@@ -8,7 +8,7 @@ SQLAlchemy, on a cluster of one shard, and on four shards, and must see no diffe
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -276,7 +276,7 @@ class World:
     cluster: Cluster | None = None
     view: View | None = None
     # Database -> the statements that fill it again; shared by the worlds of the same databases.
-    filling: dict[str, str] = field(default_factory=dict)
+    filling: dict[str, str] | None = None
 
     def session(self, **arguments: Any) -> Session:
         if self.cluster is None:
@@ -307,7 +307,8 @@ class World:
                 self._ask(name, statements)
         else:
             self._store()
-            self.filling.update({name: self._statements(name) for name in self.urls})
+            if self.filling is not None:
+                self.filling.update({name: self._statements(name) for name in self.urls})
 
     def _ask(self, name: str, query: str) -> list[tuple[Any, ...]]:
         view = self.view
