@@ -11,7 +11,10 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
+from sqlalchemy_shards.testing.rows import delete_rows, has_rows, schema_state
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 LOCK_MILLISECONDS = 2_000
@@ -70,11 +73,27 @@ class ScratchDatabase:
         """
         self.roll_back_prepared()
         connection = self._connect()
-        try:
-            connection.execute(_EMPTY)
-        except psycopg.errors.LockNotAvailable:
-            connection.execute(_END_OTHER_SESSIONS)
-            connection.execute(_EMPTY)
+        _over_locks(connection, lambda: connection.execute(_EMPTY))
+
+    def delete_rows(self) -> None:
+        """Roll back prepared transactions, delete all rows, and let sequences start anew.
+
+        Of the schema `shards`, what names the shard stays. Sessions that were left open with locks
+        are ended. Nothing is deleted where an error is raised.
+
+        :raises psycopg.Error: rows cannot be deleted, because of a trigger or a policy, say.
+        """
+        self.roll_back_prepared()
+        connection = self._connect()
+        _over_locks(connection, lambda: delete_rows(connection))
+
+    def has_rows(self) -> bool:
+        """Return whether a table holds a row, but for what names the shard."""
+        return has_rows(self._connect())
+
+    def schema_state(self) -> str:
+        """Return what changes with each change of a schema, a table or what belongs to them."""
+        return schema_state(self._connect())
 
     def __enter__(self) -> ScratchDatabase:
         with _connect(self._server_url) as connection:
@@ -106,6 +125,14 @@ class ScratchDatabase:
                 return self._connection
         self._connection = _connect(self.url)
         return self._connection
+
+
+def _over_locks(connection: psycopg.Connection, work: Callable[[], object]) -> None:
+    try:
+        work()
+    except psycopg.errors.LockNotAvailable:
+        connection.execute(_END_OTHER_SESSIONS)
+        work()
 
 
 def _connect(url: str) -> psycopg.Connection:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards import Cluster, ShardedSession
     from sqlalchemy_shards.testing.databases import ScratchDatabase
+    from sqlalchemy_shards.testing.tables import ShardTables
 
 SHARD_COUNT = 4
 
@@ -60,29 +61,34 @@ def shard_cluster_arguments() -> Mapping[str, Any]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def _shard_tables(_shard_databases: Mapping[str, ScratchDatabase]) -> ShardTables:
+    from sqlalchemy_shards.testing.tables import ShardTables
+
+    return ShardTables(_shard_databases)
+
+
 @pytest.fixture
 def shard_cluster(
     shard_urls: dict[str, str],
     shard_metadata: MetaData | None,
     shard_cluster_arguments: Mapping[str, Any],
-    _shard_databases: Mapping[str, ScratchDatabase],
+    _shard_tables: ShardTables,
 ) -> Iterator[Cluster]:
     """A cluster of four shards with the tables of `shard_metadata`, empty at each test's start.
 
-    After the test, everything in the databases is dropped, prepared transactions included.
+    The tables are made once; after a test that changed them, everything is dropped. Rows and
+    prepared transactions go after each test.
     """
     from sqlalchemy_shards import create_cluster
 
-    _empty(_shard_databases)
     cluster = create_cluster(shard_urls, **shard_cluster_arguments)
     try:
-        cluster.bootstrap()
-        if shard_metadata is not None:
-            cluster.create_all(shard_metadata)
+        _shard_tables.provide(cluster, shard_metadata, shard_cluster_arguments)
         yield cluster
     finally:
         cluster.dispose()
-        _empty(_shard_databases)
+        _shard_tables.empty()
 
 
 @pytest.fixture
@@ -92,8 +98,3 @@ def shard_session(shard_cluster: Cluster) -> Iterator[ShardedSession]:
 
     with ShardedSession(shard_cluster) as session:
         yield session
-
-
-def _empty(databases: Mapping[str, ScratchDatabase]) -> None:
-    for database in databases.values():
-        database.empty()

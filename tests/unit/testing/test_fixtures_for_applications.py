@@ -136,3 +136,118 @@ def test_cluster(shard_cluster):
 """)
 
     assert "1 passed" in output
+
+
+def test_tables_are_made_once_and_emptied(run_application_tests: Callable[[str], str]):
+    """A cycle of foreign keys, an identity and a session that was left open are no hindrance."""
+    output = run_application_tests(
+        MODELS
+        + """
+from sqlalchemy import Column, ForeignKey, Integer, Table, text
+
+from sqlalchemy_shards import ShardedSession
+
+Table(
+    "numbers",
+    Base.metadata,
+    Column("id", Integer, primary_key=True),
+    Column("after", ForeignKey("numbers.id")),
+)
+seen = []
+left = []
+
+@pytest.fixture(scope="session")
+def shard_cluster_arguments():
+    return {"undeclared": "global"}
+
+@pytest.mark.parametrize("round", range(3))
+def test_cluster(shard_cluster, shard_urls, round):
+    with shard_cluster.engine.begin() as connection:
+        made = text("INSERT INTO numbers (after) VALUES (1) RETURNING id, tableoid")
+        seen.append(tuple(connection.execute(made, execution_options={"shard": "s0"}).one()))
+    left.append(ShardedSession(shard_cluster))
+    left[-1].add_all([User(id=i, email="x") for i in range(8)])
+    left[-1].flush()
+
+def test_the_same_tables():
+    assert {number for number, _ in seen} == {1}
+    assert len({table for _, table in seen}) == 1
+    for session in left:
+        session.invalidate()
+"""
+    )
+
+    assert "4 passed" in output
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE users ADD COLUMN more int",
+        "DROP TABLE users",
+        "CREATE TABLE another (id int)",
+        "CREATE VIEW another AS SELECT 1 AS one",
+        "CREATE FUNCTION another() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE SCHEMA another",
+        "INSERT INTO users VALUES (1, 'x');"
+        " CREATE RULE kept AS ON DELETE TO users DO INSTEAD NOTHING",
+        "DROP SCHEMA shards CASCADE",
+    ],
+)
+def test_what_a_test_changes_of_the_tables_is_undone(
+    run_application_tests: Callable[[str], str], change: str, monkeypatch, servers
+):
+    for number in range(servers.count):
+        servers.start(number)
+    monkeypatch.setenv("SHARDS_TEST_BACKEND", "urls")
+    monkeypatch.setenv("SHARDS_TEST_URLS", ",".join(map(servers.url, range(servers.count))))
+    output = run_application_tests(
+        MODELS
+        + f"""
+import psycopg
+
+LOOK = '''
+SELECT n.nspname, c.relname, a.attname
+FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid
+    LEFT JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+UNION SELECT 'p', proname, '' FROM pg_proc WHERE oid >= 16384
+UNION SELECT 'r', rulename, '' FROM pg_rewrite WHERE oid >= 16384
+'''
+seen = []
+
+@pytest.mark.parametrize("round", range(2))
+def test_cluster(shard_cluster, shard_session, shard_urls, round):
+    url = shard_urls["s2"].replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as connection:
+        seen.append(sorted(map(str, connection.execute(LOOK))))
+        assert seen[-1] == seen[0]
+        assert shard_session.query(User).count() == 0
+        shard_session.rollback()
+        connection.execute({change!r})
+"""
+    )
+
+    assert "2 passed" in output
+
+
+def test_rows_that_are_made_with_the_tables_are_there_in_each_test(
+    run_application_tests: Callable[[str], str],
+):
+    output = run_application_tests(
+        MODELS
+        + """
+from sqlalchemy import DDL, event
+
+event.listen(Base.metadata, "after_create", DDL("INSERT INTO users VALUES (1, 'first')"))
+
+@pytest.mark.parametrize("round", range(2))
+def test_cluster(shard_cluster, shard_urls, round):
+    import psycopg
+    with psycopg.connect(shard_urls["s1"].replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT email FROM users").fetchall() == [("first",)]
+        connection.execute("DELETE FROM users")
+"""
+    )
+
+    assert "2 passed" in output
