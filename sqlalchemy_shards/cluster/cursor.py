@@ -393,7 +393,11 @@ class ClusterCursor:
         self.perform(Dispatch([Work(shards[0], sql, parameters, is_many)], route))
 
     def close(self) -> None:
-        """Close the shards' cursors, all of them also where one cannot be reached."""
+        """Close the shards' cursors, all of them also where one cannot be reached.
+
+        As the driver's, a cursor that is closed counts no rows any more.
+        """
+        self.rowcount = -1
         single, self._single = self._single, None
         if single is not None:
             single.close()
