@@ -199,6 +199,7 @@ class TestDemo:
         assert "checks passed: 2,000 post offices on 4 shards" in result.stdout.splitlines()[-1]
         assert "\x1b" not in result.stdout
 
+    @pytest.mark.slow
     def test_as_json_stdout_is_json_and_nothing_else(self, run: Run) -> None:
         result = run(*SMALL_DEMO, "--json")
 
@@ -212,6 +213,7 @@ class TestDemo:
         ("tampering", "noticed_by"),
         [("pincode=504299", "sum of all PIN codes"), ("name='X'", "rows that differ in any field")],
     )
+    @pytest.mark.slow
     def test_data_that_were_tampered_with_exit_1(
         self, tmp_path: Path, tampering: str, noticed_by: str
     ) -> None:
