@@ -50,8 +50,9 @@ def check_as_made(given: Given) -> None:
     made: Any = context.statement
     before, found, after = given.sql.partition(made)
     is_sql_made = found and _COMMENTS.fullmatch(before) and _COMMENTS.fullmatch(after)
-    parameters = context.parameters[0]
-    if not is_sql_made or (given.parameters is not parameters and given.parameters != parameters):
+    # The option no_parameters gives None where there are none.
+    are_made = (given.parameters or {}) == (context.parameters[0] or {})
+    if not (is_sql_made and are_made):
         raise UnsupportedStatement(
             "its SQL or its parameters were changed by a before_cursor_execute event, and several "
             "shards are to run what was made of the statement before",

@@ -306,6 +306,8 @@ class TestPools:
 
     def test_each_shards_pool_tells_of_its_own_connections(self, spread_shop: World) -> None:
         m = spread_shop.models
+        with spread_shop.session() as session:  # opens what is opened once
+            session.get(m.Customer, 1)
         names = ["connect", "checkout", "checkin", "reset"]
         records = {
             name: Record(shard.engine, names)
