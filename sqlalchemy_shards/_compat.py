@@ -7,8 +7,9 @@ SQLAlchemy, so that a release that moves one of these names fails there and not 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import Select
 
@@ -52,6 +53,9 @@ def is_loaders(compiled: SQLCompiler) -> bool:
     return any(bind.key == "primary_keys" for bind in compiled.binds.values())
 
 
+_POSTGRESQL: Final[Any] = PGDialect()  # type: ignore[no-untyped-call]
+
+
 class FinalSelect(NamedTuple):
     """A SELECT as the compiler renders it, with the FROM list after correlation."""
 
@@ -74,7 +78,9 @@ def final_select(
     :param enclosing: all FROM elements of the enclosing SELECTs.
     :param directly_enclosing: those of the SELECT right around it.
     """
-    state: Any = select._compile_state_factory(select, select._default_compiler())
+    # Not the statement's default compiler, which warns of what only PostgreSQL has.
+    compiler: Any = _POSTGRESQL.statement_compiler(_POSTGRESQL, None)
+    state: Any = select._compile_state_factory(select, compiler)
     if is_from:
         froms = state._get_display_froms(
             explicit_correlate_froms=enclosing - directly_enclosing,
@@ -87,11 +93,6 @@ def final_select(
     statement = getattr(state, "statement", None)
     final = statement if isinstance(statement, Select) else select
     return FinalSelect(final, froms, state._label_resolve_dict[2])
-
-
-def without_placeholders(quoted: str) -> str:
-    """A quoted name without what is done to it for SQL that has parameters."""
-    return quoted.replace("%%", "%")
 
 
 def is_written_as_label(expression: Any, labels: Mapping[str, ColumnElement[Any]]) -> bool:

@@ -43,6 +43,7 @@ from .explain import Explanation, explain_statement
 from .limits import GatherLimit, checked_gather_limit
 from .options import checked_scatter, key_of_model
 from .plans import PlanCache
+from .quoting import without_placeholders
 from .readiness.check import CHECK_SECONDS, check_cluster
 from .schema import create_tables, drop_tables, prepare_shards
 from .timeouts import Timeouts
@@ -372,7 +373,7 @@ class Cluster:
 
     def _quoted(self, table: Table) -> str:
         """A table's name as SQL has it, where it is a value or stands in SQL without parameters."""
-        return _compat.without_placeholders(self.dialect.identifier_preparer.format_table(table))
+        return without_placeholders(self.dialect.identifier_preparer.format_table(table))
 
     def invalidate_pool(self, enlisted: EnlistedShard, error: BaseException) -> None:
         """Distrust the connections that a shard's pool opened before one of them was lost."""

@@ -27,6 +27,7 @@ from sqlalchemy_shards.routing.route import Route
 from sqlalchemy_shards.routing.router import route_of, vaguest
 
 from .limits import GatherLimit, checked_gather_limit
+from .quoting import without_placeholders
 from .values import ExecutionValues
 from .work import Dispatch, Work
 from .workspace import SETTINGS
@@ -127,7 +128,7 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
     preparer = connection.dialect.identifier_preparer
 
     def quote(name: str) -> str:
-        return _compat.without_placeholders(preparer.quote(name))
+        return without_placeholders(preparer.quote(name))
 
     shadows = [
         Shadow(

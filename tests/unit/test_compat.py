@@ -752,9 +752,3 @@ def test_values_that_are_expressions_are_seen(row: tuple[Any, Any], expected: bo
     rows = sqlalchemy.values(Column("a", Integer), Column("b", String), name="v")
 
     assert _compat.has_expressions(rows.data([(2, "y")]).data([row])) is expected
-
-
-def test_a_quoted_name_is_undone_of_what_parameters_ask_for() -> None:
-    quoted = postgresql().identifier_preparer.format_table(Table("per %", MetaData()))  # type: ignore[no-untyped-call]
-
-    assert _compat.without_placeholders(quoted) == '"per %"'

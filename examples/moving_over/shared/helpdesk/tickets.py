@@ -122,7 +122,7 @@ def close_older_than(session: Session, workspace_id: str, day: date) -> int:
             ~Ticket.comments.any(),
         )
         .values(status=Status.CLOSED, version=Ticket.version + 1)
-        .returning(Ticket.number)
+        .returning(Ticket.workspace_id, Ticket.number)
     )
     return len(closed.all())
 
