@@ -4,7 +4,6 @@ import pytest
 from sqlalchemy import BigInteger, Column, ForeignKey, ForeignKeyConstraint, Integer, String, Table
 from sqlalchemy.orm import (
     Mapped,
-    configure_mappers,
     mapped_column,
     registry,
 )
@@ -160,7 +159,7 @@ def test_a_joined_child_without_a_key_column_lies_beside_its_base(base):
         __tablename__ = "bonds"
         bond: Mapped[int] = mapped_column(ForeignKey("savings.number"), primary_key=True)
 
-    configure_mappers()
+    base.registry.configure()
 
     savings, bonds = distribution_of(Savings.__table__), distribution_of(Bonds.__table__)
     assert savings.beside == Beside("accounts", (("id", "number"),))
