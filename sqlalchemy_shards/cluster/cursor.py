@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import MissingShardKey, ShardsError, UnsupportedStatement
 from sqlalchemy_shards.execution.merge import check_order, merged, visible_columns
 from sqlalchemy_shards.execution.sorting import NotMergeable
@@ -25,6 +24,7 @@ from sqlalchemy_shards.routing.route import Reason, Route
 from .by_key import shard_by_key
 from .dispatch import dispatch
 from .gather import answer, in_order
+from .on_shards import on_shards
 from .one_set import gather_instead
 from .work import Dispatch, Given, Work
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.settings import Setting
 
     from .connection import ClusterConnection
+    from .enlisted import EnlistedShard
 
 ROWS_PER_FETCH = 1000
 """How many rows a server-side cursor fetches at once where nothing else is asked for."""
@@ -195,13 +196,7 @@ class ClusterCursor:
     def _perform_gather(self, decided: Dispatch) -> None:
         """Let the workspace answer; its cursor holds all rows."""
         self.close()
-        try:
-            cursor = answer(self.connection, decided)
-        except BaseException as error:
-            if not isinstance(error, ShardsError):
-                self.connection.note_error(decided.works[0].shard, error, is_shared=True)
-            raise
-        self._single = cursor
+        self._single = cursor = answer(self.connection, decided)
         self.description = cursor.description
         self.rowcount = cursor.rowcount
 
@@ -240,19 +235,12 @@ class ClusterCursor:
             for cursor, work in zip(self._cursors, decided.works, strict=True)
             for row in self._rows_of(cursor, work.shard)
         ]
-        try:
-            self._merged = in_order(self.connection, decided, rows)
-        except BaseException as error:
-            if not isinstance(error, ShardsError):
-                self.connection.note_error(decided.works[0].shard, error, is_shared=True)
-            raise
+        self._merged = in_order(self.connection, decided, rows)
 
     def _fan_out(self, works: Sequence[Work], cursors: dict[str, Any]) -> None:
-        connection = self.connection
         writes = self._dispatch is not None and self._dispatch.writes
 
-        def perform(work: Work) -> None:
-            enlisted = connection.enlist(work.shard)
+        def perform(work: Work, enlisted: EnlistedShard) -> None:
             cursor = cursors[work.shard] = self._cursor_on(enlisted.driver)
             if work.is_many:
                 cursor.executemany(work.sql, work.parameters)
@@ -261,28 +249,11 @@ class ClusterCursor:
             if writes is not False:
                 enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
 
-        def driver(work: Work) -> Any:
-            enlisted = connection.enlisted.get(work.shard)
-            return enlisted.driver if enlisted is not None else None
-
         try:
-            outcomes = connection.cluster.fan_out.run(
-                [
-                    Branch(work.shard, lambda w=work: perform(w), lambda w=work: driver(w))  # type: ignore[misc]
-                    for work in works
-                ],
-                deadline_seconds=connection.cluster.timeouts.statement_seconds,
-            )
-        except BaseException as error:
-            # Interrupted: some shards may have run it, so the transaction cannot go on.
-            connection.note_error(works[0].shard, error, is_shared=True)
+            on_shards(self.connection, works, perform)
+        except Exception:
+            self._cursors = list(cursors.values())  # to be closed
             raise
-        self._cursors = list(cursors.values())
-        errors = [outcome for outcome in outcomes if outcome.error is not None]
-        for outcome in errors:
-            connection.note_error(outcome.shard, outcome.error, is_shared=True)  # type: ignore[arg-type]
-        if errors:
-            raise _first_with_others(errors)
 
     def _cursor_on(self, driver: Any) -> Any:
         return driver.cursor(*self._arguments, **self._keywords)
@@ -420,11 +391,3 @@ _WRITING_TAGS = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY")
 
 def _is_write(cursor: Any) -> bool:
     return (cursor.statusmessage or "").startswith(_WRITING_TAGS)
-
-
-def _first_with_others(errors: Sequence[Any]) -> BaseException:
-    """The first shard's error, with those of the other shards beside it."""
-    first: BaseException = errors[0].error
-    if len(errors) > 1:
-        first.shard_errors = {each.shard: each.error for each in errors}  # type: ignore[attr-defined]
-    return first

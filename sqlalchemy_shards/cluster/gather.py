@@ -10,14 +10,14 @@ snapshot.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import tuple_row
 
 from sqlalchemy_shards import _compat
-from sqlalchemy_shards.connections.fan_out import Branch
-from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
+from sqlalchemy_shards.errors import GatherLimitExceeded, ShardsError, UnsupportedStatement
 from sqlalchemy_shards.execution.foreign_order import order_statement
 from sqlalchemy_shards.execution.merge import windowed
 from sqlalchemy_shards.execution.shadows import RawLoader, Shadow, by_part, size_of
@@ -27,6 +27,7 @@ from sqlalchemy_shards.routing.route import Route
 from sqlalchemy_shards.routing.router import route_of, vaguest
 
 from .limits import GatherLimit, checked_gather_limit
+from .on_shards import on_shards
 from .quoting import without_placeholders
 from .values import ExecutionValues
 from .work import Dispatch, Work
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.planning.gathering import Gathering, Part
 
     from .connection import ClusterConnection
+    from .enlisted import EnlistedShard
     from .transaction_log import Told
     from .work import Given, Surroundings
 
@@ -121,7 +123,8 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
     step = decided.gather
     assert step is not None
     parts = step.gathering.parts
-    _tell_time(connection, [step, *decided.works])
+    with _failing_alike(connection, decided):
+        _tell_time(connection, [step, *decided.works])
     shipped = _ship(connection, decided, step.limit)
     widths = [len(part.columns) for part in parts]
     rows = by_part((row for each in shipped for row in each), widths)
@@ -142,15 +145,27 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
         )
         for index, part in enumerate(parts)
     ]
-    return connection.cluster.workspace.run(
-        step.sql,
-        step.parameters,
-        shadows,
-        _settings(connection, decided),
-        told=_told(connection, parts),
-        needs_tables=step.gathering.needs_tables,
-        deadline_seconds=connection.cluster.timeouts.statement_seconds,
-    )
+    with _failing_alike(connection, decided):
+        return connection.cluster.workspace.run(
+            step.sql,
+            step.parameters,
+            shadows,
+            _settings(connection, decided),
+            told=_told(connection, parts),
+            needs_tables=step.gathering.needs_tables,
+            deadline_seconds=connection.cluster.timeouts.statement_seconds,
+        )
+
+
+@contextmanager
+def _failing_alike(connection: ClusterConnection, decided: Dispatch) -> Iterator[None]:
+    """Let an error fail the transaction, as it would on one PostgreSQL; a refusal does not."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, ShardsError):
+            connection.note_error(decided.works[0].shard, error, is_shared=True)
+        raise
 
 
 def _tell_time(connection: ClusterConnection, steps: Sequence[Work | GatherStep]) -> None:
@@ -171,12 +186,13 @@ def in_order(
     if len(rows) > 1:
         driver = connection.enlisted[decided.works[0].shard].driver
         sql, parameters = order_statement(merge, rows, driver.info.encoding)
-        numbers = connection.cluster.workspace.order(
-            sql,
-            parameters,
-            _settings(connection, decided),
-            connection.cluster.timeouts.statement_seconds,
-        )
+        with _failing_alike(connection, decided):
+            numbers = connection.cluster.workspace.order(
+                sql,
+                parameters,
+                _settings(connection, decided),
+                connection.cluster.timeouts.statement_seconds,
+            )
         rows = [rows[number - 1] for number in numbers]
     return windowed((row[: merge.visible] for row in rows), merge.window, decided.values or {})
 
@@ -184,34 +200,22 @@ def in_order(
 def _ship(
     connection: ClusterConnection, decided: Dispatch, limit: GatherLimit
 ) -> list[list[tuple[Any, ...]]]:
-    def read(work: Work) -> list[tuple[Any, ...]]:
-        driver = connection.enlist(work.shard).driver
-        with driver.cursor(row_factory=tuple_row) as cursor:
+    def read(work: Work, enlisted: EnlistedShard) -> list[tuple[Any, ...]]:
+        with enlisted.driver.cursor(row_factory=tuple_row) as cursor:
             for name in ("text", "int4"):
                 cursor.adapters.register_loader(name, RawLoader)
             # Cut off where it is too much anyway.
             sql = f"{work.sql} LIMIT {limit.rows + 1}"
-            rows = cursor.execute(sql.encode(), work.parameters).fetchall()
-        if len(rows) > limit.rows or size_of(rows) > limit.bytes:
+            return cursor.execute(sql.encode(), work.parameters).fetchall()
+
+    shipped = on_shards(connection, decided.works, read)
+    sizes = [size_of(rows) for rows in shipped]
+    for work, rows, size in zip(decided.works, shipped, sizes, strict=True):
+        if len(rows) > limit.rows or size > limit.bytes:
             raise _too_much(limit, decided, work.shard)
-        return rows
-
-    outcomes = connection.cluster.fan_out.run(
-        [
-            Branch(work.shard, lambda w=work: read(w), lambda w=work: _driver_of(connection, w))  # type: ignore[misc]
-            for work in decided.works
-        ],
-        deadline_seconds=connection.cluster.timeouts.statement_seconds,
-    )
-    rows = [outcome.result() for outcome in outcomes]
-    if sum(map(len, rows)) > limit.rows or sum(map(size_of, rows)) > limit.bytes:
+    if sum(map(len, shipped)) > limit.rows or sum(sizes) > limit.bytes:
         raise _too_much(limit, decided, None)
-    return rows
-
-
-def _driver_of(connection: ClusterConnection, work: Work) -> Any:
-    enlisted = connection.enlisted.get(work.shard)
-    return None if enlisted is None else enlisted.driver
+    return shipped
 
 
 def _too_much(limit: GatherLimit, decided: Dispatch, shard: str | None) -> GatherLimitExceeded:

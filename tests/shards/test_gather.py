@@ -447,6 +447,24 @@ def test_a_closed_workspace_connection_is_replaced(cluster: Cluster) -> None:
     assert count == 2
 
 
+def test_a_shard_that_is_lost_while_it_ships_is_the_one_that_is_named(cluster: Cluster) -> None:
+    statement = select(func.count(ITEMS.c.kind.distinct()))
+    (key,) = [k for k in ROWS if cluster.shard_for(ITEMS, k) == "s2"][:1]
+    backend = select(func.pg_backend_pid()).execution_options(shard="s2")
+    with cluster.engine.connect() as connection:
+        connection.execute(select(ITEMS.c.k).where(ITEMS.c.k == key))
+        pid = connection.scalar(backend)
+        with cluster.connect("s2") as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        with pytest.raises(OperationalError, match="shard: s2") as caught:
+            connection.execute(statement)
+    with cluster.engine.connect() as connection:
+        count = connection.scalar(statement)
+
+    assert caught.value.connection_invalidated
+    assert count == 2
+
+
 def test_a_deadline_cancels_the_workspace(urls: dict[str, str], cluster: Cluster) -> None:
     other = create_cluster(urls, name="gathered", timeouts=Timeouts(statement_seconds=0.5))
     aliases = [ITEMS.alias() for _ in range(6)]
