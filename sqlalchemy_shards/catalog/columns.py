@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
     import psycopg
 
-_SORTS = """pg_catalog.format(
-    '%%s %%s %%s %%s %%s', d.datcollate, d.datctype, d.encoding, to_jsonb(d) ->> 'datlocprovider',
+_SORTS = """pg_catalog.concat_ws(
+    ' ', d.datcollate, d.datctype, d.encoding, to_jsonb(d) ->> 'datlocprovider',
     coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')
 )"""
 _DATABASE = f"""
-SELECT {_SORTS} FROM pg_catalog.pg_database d
-WHERE d.datname = pg_catalog.current_database() AND %s
+SELECT {_SORTS} FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
 _COLUMNS = f"""
 WITH RECURSIVE
@@ -107,7 +106,7 @@ class ColumnTypes:
             known = self._tables.get(name)
         if known is None:
             # A global table is on one shard only.
-            found = [each for each in map(self._reader(name), self._shards) if each]
+            found = [each for shard in self._shards if (each := self._read(shard, name))]
             known = {
                 column: type_
                 for column, type_ in (found[0] if found else {}).items()
@@ -118,20 +117,17 @@ class ColumnTypes:
                     self._tables[name] = known
         return known
 
-    def _reader(self, name: str) -> Callable[[str], dict[str, ColumnType]]:
-        def read(shard: str) -> dict[str, ColumnType]:
-            with self._connect(shard) as connection:
-                rows = connection.execute(_COLUMNS.encode(), (name,)).fetchall()
-            return {
-                name: ColumnType(sql, collation, base, database, frozenset(holds))
-                for name, sql, collation, base, database, holds in rows
-            }
-
-        return read
+    def _read(self, shard: str, table: str) -> dict[str, ColumnType]:
+        with self._connect(shard) as connection:
+            rows = connection.execute(_COLUMNS.encode(), (table,)).fetchall()
+        return {
+            name: ColumnType(sql, collation, base, database, frozenset(holds))
+            for name, sql, collation, base, database, holds in rows
+        }
 
 
 def sorting_of(connection: psycopg.Connection[Any]) -> str:
     """How a database sorts text that has no other collation."""
-    row = connection.execute(_DATABASE.encode(), (True,)).fetchone()
+    row = connection.execute(_DATABASE.encode()).fetchone()
     assert row is not None
     return str(row[0])

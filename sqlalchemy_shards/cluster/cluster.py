@@ -368,7 +368,7 @@ class Cluster:
             yield driver
 
     def _sorting(self) -> str:
-        with self.connect(self.global_shard) as connection:
+        with self.reach(self.global_shard) as connection:
             return sorting_of(connection)
 
     def _quoted(self, table: Table) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg
-from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from sqlalchemy_shards.routing.raw_text import CONSTANT_TEXT
+from sqlalchemy_shards.routing.scopes import table_below
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.sql.selectable import FromClause
 
     from .plans import StatementPlan
@@ -45,7 +45,7 @@ class ShardsCompiler(PGCompiler_psycopg):
 
     def visit_column(self, column: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write a column's name."""
-        table = _table_below(column.table)
+        table = table_below(column.table)
         if table is not None:
             self.rendered_columns[table].add(column.key)
         elif column.is_literal:
@@ -72,7 +72,7 @@ class ShardsCompiler(PGCompiler_psycopg):
 
     def visit_table_valued_column(self, element: Any, **keywords: Any) -> Any:
         """Write a FROM element's name where a value stands: its whole row."""
-        table = _table_below(element.scalar_alias)
+        table = table_below(element.scalar_alias)
         if table is not None:
             self.whole_rows.append(table.fullname)
         return super().visit_table_valued_column(element, **keywords)
@@ -91,10 +91,3 @@ class ShardsCompiler(PGCompiler_psycopg):
         target = state.statement.table if is_outermost else insert_stmt.table
         self.rendered_tables[target] += 1
         return written
-
-
-def _table_below(element: Any) -> Table | None:
-    """The table that a FROM element is, or an alias of."""
-    while isinstance(element, AliasedReturnsRows):
-        element = element.element
-    return element if isinstance(element, Table) else None

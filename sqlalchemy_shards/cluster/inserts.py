@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import MissingShardKey, RoutingError, UnsupportedStatement
 from sqlalchemy_shards.plan import GivenOrder, SumOfCounts
-from sqlalchemy_shards.planning.rewriting import NotRewritable
+from sqlalchemy_shards.planning.derived import NotRewritable
 from sqlalchemy_shards.planning.values_lists import ValuesList
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import key_of_row, route_of, shard_of_row
 
 from .by_key import known_shard
+from .one_set import context_values
 from .unread import unchanged
 from .values import ExecutionValues
 from .whereabouts import key_of
@@ -84,7 +85,7 @@ def _values_list(
 ) -> Dispatch:
     """The rows of ``insert().values([row, row, ...])``."""
     inserted: Any = plan.sources.inserted
-    values = ExecutionValues(_compat.raw_parameters(given.context), plan.processors)
+    values = context_values(given, plan)
     territory = around.territory
     rows: defaultdict[str, list[int]] = defaultdict(list)
     for index in range(len(inserted.rows)):

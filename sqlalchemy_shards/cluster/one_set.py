@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.sql.compiler import SQLCompiler
 
+    from sqlalchemy_shards.planning.rewriting import Rewritten
+
     from .plans import StatementPlan
     from .work import Given, Surroundings
 
@@ -120,7 +122,7 @@ def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Rout
     except Refusal as refusal:
         return _gathered(given, plan, around, route, refusal)
     values = context_values(given, plan)
-    works = _works(given, plan, around, route, values)
+    works = _works(given, plan, around, route, values, prepared.rewritten)
     return Dispatch(works, route, prepared.scatter.merge, values.parameters, writes)
 
 
@@ -130,10 +132,10 @@ def _works(
     around: Surroundings,
     route: Route,
     values: ExecutionValues,
+    rewritten: Rewritten | None,
 ) -> list[Work]:
     """What each of several shards runs: its own values of lists of keys, and no others."""
     context, compiled = given.context, cast("SQLCompiler", given.context.compiled)
-    rewritten = plan.prepared(compiled, around.facts).rewritten
     if rewritten is not None:
         check_as_made(given)
     # Where the application asks for shards, or has changed the SQL, nothing is left out.

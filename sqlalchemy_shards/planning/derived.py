@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
+class NotRewritable(Exception):
+    """The reason why no other statement can be derived from this one."""
+
+
 class Derived:
     """A derived statement and how its parameters get their values.
 
@@ -24,12 +28,17 @@ class Derived:
     :param original: what it was derived from.
     :param names: the original's parameters and their names.
     :param own: parameters that the original does not have; their values are given by name.
+    :raises NotRewritable: it has others that the original does not have.
     """
 
     def __init__(
         self, compiled: SQLCompiler, names: Mapping[Any, str], own: Sequence[Any] = ()
     ) -> None:
         self.compiled: Any = compiled
+        if any(bind not in names and bind not in own for bind in compiled.bind_names):
+            raise NotRewritable(
+                "its subqueries make parameters of their own when they are compiled"
+            )
         self.own = tuple(compiled.bind_names[bind] for bind in own if bind in compiled.bind_names)
         self._names = tuple(
             (name, names[bind]) for bind, name in compiled.bind_names.items() if bind not in own
@@ -56,6 +65,24 @@ class Derived:
         :param own: values of the parameters that only this statement has.
         """
         return render(self.compiled, self._processors, context, self.values(values, own))
+
+
+def check_compiled_alike(statement: Any, compiled: SQLCompiler) -> None:
+    """Refuse a statement that by itself is not the SQL that was made of it.
+
+    :raises NotRewritable: something else had a part in it, which would be missing.
+    """
+    if compiled_with(statement, compiled).string != compiled.string:
+        raise NotRewritable("options such as with_loader_criteria() reach into its subqueries")
+
+
+def compiled_with(statement: Any, original: SQLCompiler) -> Any:
+    """A statement, compiled as another one was."""
+    translation: Any = original.schema_translate_map
+    return statement.compile(
+        dialect=original.dialect,
+        **({"schema_translate_map": translation} if translation else {}),
+    )
 
 
 def bind_processors(compiled: SQLCompiler) -> Mapping[str, Callable[[Any], Any]]:

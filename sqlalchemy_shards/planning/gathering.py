@@ -31,8 +31,9 @@ from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.routing.row_wise import ROW_WISE_FUNCTIONS
+from sqlalchemy_shards.routing.scopes import table_below
 
-from .derived import Derived
+from .derived import Derived, NotRewritable, check_compiled_alike
 from .elsewhere import NOW, TIMES, at_given_time, at_workspace
 from .filters import occurrences_of
 from .refusal import Refusal
@@ -141,12 +142,12 @@ def _rewritten(statement: Any, compiled: Any) -> Derived | None:
     has_schema = any(table.schema for table in compiled.rendered_tables)
     if not has_schema and not TIMES & compiled.rendered_functions:
         return None
-    if statement.compile(dialect=compiled.dialect).string != compiled.string:
-        raise Refusal("options such as with_loader_criteria() reach into its subqueries")
-    derived = statement.compile(dialect=at_workspace(compiled.dialect))
-    if any(bind not in compiled.bind_names for bind in derived.bind_names if bind is not NOW):
-        raise Refusal("its subqueries make parameters of their own when they are compiled")
-    return Derived(derived, compiled.bind_names, [NOW])
+    try:
+        check_compiled_alike(statement, compiled)
+        derived = statement.compile(dialect=at_workspace(compiled.dialect))
+        return Derived(derived, compiled.bind_names, [NOW])
+    except NotRewritable as reason:
+        raise Refusal(str(reason)) from None
 
 
 def _check(statement: Any, compiled: Any) -> None:
@@ -195,24 +196,16 @@ def _tables_grouped_by_key(statement: Any) -> set[Table]:
         grouped = set()
         for expression in _compat.select_shape(node).group_by:
             for each in iterate(expression):
-                table = _table_of(each)
+                if not isinstance(each, ColumnClause) or each.is_literal:
+                    continue
+                table = table_below(each.table)
                 if table is not None:
-                    grouped.add((table, each.key))  # type: ignore[attr-defined]
+                    grouped.add((table, each.key))
         for table in {table for table, _ in grouped}:
             key = {(table, column.key) for column in table.primary_key}
             if key and key <= grouped:
                 found.add(table)
     return found
-
-
-def _table_of(node: Any) -> Table | None:
-    """The table of a column, also through an alias."""
-    if not isinstance(node, ColumnClause) or node.is_literal:
-        return None
-    element: Any = node.table
-    while element is not None and not isinstance(element, Table):
-        element = getattr(element, "element", None)
-    return element
 
 
 def _part(

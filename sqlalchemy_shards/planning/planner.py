@@ -33,9 +33,10 @@ from sqlalchemy_shards.plan import (
 )
 from sqlalchemy_shards.routing.row_wise import why_not_row_wise
 
+from .derived import NotRewritable
 from .ordering import Ordering, orderings
 from .refusal import Refusal
-from .rewriting import NotRewritable, Rewritten, rewrite
+from .rewriting import Rewritten, rewrite
 from .wire import as_text, is_shippable
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.routing.scopes import leaves
 
-from .derived import Derived
+from .derived import Derived, NotRewritable, check_compiled_alike, compiled_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 ROWS_MAX: Final = 2**63 - 1
 """LIMIT and OFFSET are bigints."""
-
-
-class NotRewritable(Exception):
-    """The reason why no other statement can be derived from this one."""
 
 
 class Rewritten:
@@ -73,8 +69,7 @@ def rewrite(
     """
     if compiled.literal_execute_params:
         raise NotRewritable("it has parameters that are rendered into its SQL at execution")
-    if _compiled(select, compiled).string != compiled.string:
-        raise NotRewritable("options such as with_loader_criteria() reach into its subqueries")
+    check_compiled_alike(select, compiled)
     statement = _compat.with_more_columns(
         select, [key.label(f"shards_sort_{index}") for index, key in enumerate(sort_keys)]
     )
@@ -84,25 +79,15 @@ def rewrite(
         statement = statement.limit(limit)
     if window.offset is not None:
         statement = statement.offset(None)
-    derived: Any = _compiled(statement, compiled)
+    derived = compiled_with(statement, compiled)
     if _names_in_from(statement) != _names_in_from(select):
         raise NotRewritable("ORDER BY names a table that is not in its FROM list")
-    if any(bind not in compiled.bind_names for bind in derived.bind_names if bind is not limit):
-        raise NotRewritable("its subqueries make parameters of their own when they are compiled")
     return Rewritten(derived, compiled, window, limit)
 
 
 def _names_in_from(select: Select[Any]) -> set[Any]:
     elements = (leaf for element in select.get_final_froms() for leaf in leaves(element))
     return {each for each in elements if not isinstance(each, Join)}
-
-
-def _compiled(statement: Select[Any], compiled: SQLCompiler) -> Any:
-    translation: Any = compiled.schema_translate_map
-    return statement.compile(
-        dialect=compiled.dialect,
-        **({"schema_translate_map": translation} if translation else {}),
-    )
 
 
 def rows_needed(window: Window, values: Mapping[str, Any]) -> int | None:

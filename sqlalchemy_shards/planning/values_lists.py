@@ -18,8 +18,7 @@ from sqlalchemy.sql.elements import BindParameter
 
 from sqlalchemy_shards import _compat
 
-from .derived import bind_processors, render
-from .rewriting import NotRewritable
+from .derived import NotRewritable, bind_processors, compiled_with, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,11 +50,7 @@ class ValuesList:
         :raises NotRewritable: it would not be the same but for the rows.
         """
         part = _compat.with_rows(self._insert, [self._rows[index] for index in indexes])
-        translation: Any = self._compiled.schema_translate_map
-        derived: Any = part.compile(
-            dialect=self._compiled.dialect,
-            **({"schema_translate_map": translation} if translation else {}),
-        )
+        derived = compiled_with(part, self._compiled)
         self._check(derived)
         parameters = {name: self._value(bind) for bind, name in derived.bind_names.items()}
         return render(derived, bind_processors(derived), self._context, parameters)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sqlalchemy import Table
 from sqlalchemy.sql.elements import ColumnClause
+from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Table
     from sqlalchemy.sql.selectable import FromClause
 
     from sqlalchemy_shards.models.distribution import Sharded
@@ -161,3 +162,10 @@ def leaves(element: FromClause) -> list[FromClause]:
 def unlabelled(column: Any) -> Any:
     """A column without the label around it."""
     return column.element if column.__visit_name__ == "label" else column
+
+
+def table_below(element: Any) -> Table | None:
+    """The table that a FROM element is, or an alias of."""
+    while isinstance(element, AliasedReturnsRows):
+        element = element.element
+    return element if isinstance(element, Table) else None

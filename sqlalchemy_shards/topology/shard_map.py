@@ -219,30 +219,21 @@ class ShardMap:
 
     def bucket_for(self, keyspace: str, key: tuple[Any, ...]) -> int:
         """Return the bucket of a key; raises as `shard_for` does."""
-        found = self.keyspaces.get(keyspace)
-        if found is None:
-            raise self._no_keyspace(keyspace)
-        return found.bucket_for(key)
+        return self._keyspace(keyspace).bucket_for(key)
 
     def shards_of_id(self, keyspace: str, value: int) -> frozenset[str] | None:
         """Return the shards that may hold the row with a generated id, or None: any of them.
 
         :raises ConfigurationError: if there is no such keyspace.
         """
-        found = self._maps.get(keyspace)
-        if found is None:
-            raise self._no_keyspace(keyspace)
-        return found.shards_of_id(value)
+        return self._keyspace(keyspace).shards_of_id(value)
 
     def shards_within(self, keyspace: str, region: Region) -> frozenset[str] | None:
         """Return the shards that may hold rows with keys of a region, or None: any of them.
 
         :raises ConfigurationError: if there is no such keyspace.
         """
-        found = self._maps.get(keyspace)
-        if found is None:
-            raise self._no_keyspace(keyspace)
-        return found.shards_within(region)
+        return self._keyspace(keyspace).shards_within(region)
 
     def shards_of(self, keyspace: str) -> tuple[str, ...]:
         """Return the shards that hold buckets or pins of a keyspace, in the cluster's order.
@@ -301,6 +292,12 @@ class ShardMap:
         placement = (*found.placement[:bucket], to, *found.placement[bucket + 1 :])
         changed = KeyspaceMap(found.name, found.partitioner, placement, found.pins)
         return ShardMap(self.version + 1, {**self.keyspaces, keyspace: changed}, self.shards)
+
+    def _keyspace(self, name: str) -> KeyspaceMap:
+        found = self._maps.get(name)
+        if found is None:
+            raise self._no_keyspace(name)
+        return found
 
     def _no_keyspace(self, name: str) -> ConfigurationError:
         known = ", ".join(repr(known) for known in self.keyspaces) or "none"

@@ -42,12 +42,7 @@ def _versions(seen: Mapping[str, ShardFacts]) -> Finding:
 
 
 def _text(seen: Mapping[str, ShardFacts]) -> Finding:
-    names = dict.fromkeys(name for facts in seen.values() for name in facts.database.text)
-    differing = [
-        f"{name}: {_shown(groups)}"
-        for name in names
-        if len(groups := _groups(seen, lambda f, n=name: f.database.text.get(n, "none"))) > 1  # type: ignore[misc]
-    ]
+    differing = _differing(seen, lambda facts: facts.database.text, "none")
     if not differing:
         text = next(iter(seen.values())).database.text
         found = f"{text.get('encoding', '')}, ordered by {text.get('collation', '')}"
@@ -75,12 +70,7 @@ def _collation_libraries(seen: Mapping[str, ShardFacts]) -> Iterator[Finding]:
 
 
 def _settings(seen: Mapping[str, ShardFacts]) -> Finding:
-    names = dict.fromkeys(name for facts in seen.values() for name in facts.server.settings)
-    differing = [
-        f"{name}: {_shown(groups)}"
-        for name in names
-        if len(groups := _groups(seen, lambda f, n=name: f.server.settings.get(n, ""))) > 1  # type: ignore[misc]
-    ]
+    differing = _differing(seen, lambda facts: facts.server.settings, "")
     if not differing:
         zone = next(iter(seen.values())).server.settings.get("TimeZone", "")
         return Finding(None, "settings", Status.OK, f"alike, time zone {zone}")
@@ -110,6 +100,20 @@ def _clocks(seen: Mapping[str, ShardFacts]) -> Finding:
         ", ".join(wrong),
         "let all machines take their time from NTP: now() and generated ids differ",
     )
+
+
+def _differing(
+    seen: Mapping[str, ShardFacts],
+    values: Callable[[ShardFacts], Mapping[str, str]],
+    absent: str,
+) -> list[str]:
+    """In words, the named values that not all shards have alike."""
+    names = dict.fromkeys(name for facts in seen.values() for name in values(facts))
+    return [
+        f"{name}: {_shown(groups)}"
+        for name in names
+        if len(groups := _groups(seen, lambda f, n=name: values(f).get(n, absent))) > 1  # type: ignore[misc]
+    ]
 
 
 def _groups(
