@@ -1,15 +1,18 @@
-"""What the catalogs of the shards tell: types and collations of columns, and what functions do."""
+"""What the catalogs of the shards tell: types and collations of columns, and what functions do.
+
+What the model says is not believed; all shards are asked, when something is first needed.
+"""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Table
-from sqlalchemy.sql.elements import ColumnClause
+from sqlalchemy.sql.elements import BinaryExpression, CollationClause, ColumnClause
 from sqlalchemy.sql.functions import FunctionElement
 
-from .collations import Collations
-from .columns import ColumnType, ColumnTypes
+from .columns import BYTE_ORDER, ColumnType, ColumnTypes, TableColumns
 from .functions import Functions
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import psycopg
+    from sqlalchemy import Column
 
 _KEEPS_COLLATION: Final = frozenset({"lower", "upper"})
 _TEXTS: Final = frozenset({"text", "character varying"})
@@ -36,18 +40,49 @@ class Catalog:
         connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
         quote: Callable[[Table], str],
     ) -> None:
+        self._shards = shards
+        self._connect = connect
         self._quote = quote
-        self._collations = Collations(shards, connect, quote)
+        self._lock = threading.Lock()
+        self._is_utf8: bool | None = None
         self._columns = ColumnTypes(shards, connect)
         self.functions = Functions(connect, shards[0])
 
     def orders_by_code_point(self, expression: Any) -> bool:
-        """Whether a text expression certainly sorts as Python strings do."""
-        return self._collations.orders_by_code_point(expression)
+        """Whether a text expression certainly sorts as Python strings do.
+
+        True for a plain column whose collation says so, and for ``collate(..., "C")``.
+        """
+        if isinstance(expression, BinaryExpression) and isinstance(
+            expression.right, CollationClause
+        ):
+            name = str(expression.right.collation).strip('"')
+            return name in BYTE_ORDER and self._keeps_text_as_utf8()
+        column = _column_of(expression)
+        if column is None:
+            return False
+        return column.name in self._of_table(column.table).ordered_by_code_point
+
+    def _keeps_text_as_utf8(self) -> bool:
+        """Whether bytes order as code points on every shard; in other encodings they do not."""
+        with self._lock:
+            known = self._is_utf8
+        if known is None:
+            known = all(self._encoding(shard) == "UTF8" for shard in self._shards)
+            with self._lock:
+                self._is_utf8 = known
+        return known
+
+    def _encoding(self, shard: str) -> str | None:
+        with self._connect(shard) as connection:
+            return connection.info.parameter_status("server_encoding")
 
     def columns_of(self, table: Table) -> dict[str, ColumnType]:
         """Column name -> type, as all shards have it; empty: they have no such table."""
-        return dict(self._columns.of_table(self._quote(table)))
+        return dict(self._of_table(table).types)
+
+    def _of_table(self, table: Table) -> TableColumns:
+        return self._columns.of_table(self._quote(table))
 
     def type_of(self, expression: Any) -> ColumnType | None:
         """The type of a plain column, or of a plain text column in upper or lower case."""
@@ -59,9 +94,13 @@ class Catalog:
             inner = self.type_of(arguments[0])
             is_text = inner is not None and inner.base in _TEXTS
             return inner._replace(sql="pg_catalog.text", base="text") if is_text and inner else None
-        if not isinstance(expression, ColumnClause) or expression.is_literal:
-            return None
-        table: Any = getattr(expression.table, "element", expression.table)
-        if not isinstance(table, Table) or expression.key not in table.c:
-            return None
-        return self.columns_of(table).get(table.c[expression.key].name)
+        column = _column_of(expression)
+        return None if column is None else self._of_table(column.table).types.get(column.name)
+
+
+def _column_of(expression: Any) -> Column[Any] | None:
+    """The column of a table that an expression is, also through an alias of the table."""
+    if not isinstance(expression, ColumnClause) or expression.is_literal:
+        return None
+    table: Any = getattr(expression.table, "element", expression.table)
+    return table.c.get(expression.key) if isinstance(table, Table) else None

@@ -8,7 +8,7 @@ they keep differently is not known.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,24 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    _OnShard = dict[str, tuple["ColumnType", bool]]
+
 _SORTS = """pg_catalog.concat_ws(
     ' ', d.datcollate, d.datctype, d.encoding, to_jsonb(d) ->> 'datlocprovider',
     coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')
 )"""
+BYTE_ORDER: Final = ("C", "POSIX", "ucs_basic", "pg_c_utf8")
+"""PostgreSQL's own collations that compare the bytes of text."""
+
+# Provider "b" (PostgreSQL 17) compares bytes under every locale it has.
+_SORTS_BY_CODE_POINT = f"""
+pg_catalog.pg_encoding_to_char(d.encoding) = 'UTF8' AND CASE
+    WHEN co.collname = 'default'
+    THEN coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'b'
+      OR coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' AND d.datcollate IN ('C', 'POSIX')
+    ELSE co.collnamespace = 'pg_catalog'::pg_catalog.regnamespace
+     AND co.collprovider IN ('b', 'c', 'd') AND co.collname IN {BYTE_ORDER}
+END"""
 _DATABASE = f"""
 SELECT {_SORTS} FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
@@ -53,7 +67,8 @@ SELECT a.attname,
         WHERE h.attname = a.attname AND h.is_domain AND b.typtype <> 'd'),
        CASE WHEN a.attcollation <> 0 AND co.collname = 'default'
             THEN {_SORTS} END,
-       ARRAY(SELECT pg_catalog.format_type(h.oid, NULL) FROM held h WHERE h.attname = a.attname)
+       ARRAY(SELECT pg_catalog.format_type(h.oid, NULL) FROM held h WHERE h.attname = a.attname),
+       {_SORTS_BY_CODE_POINT}
 FROM columns a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
@@ -80,6 +95,17 @@ class ColumnType(NamedTuple):
     holds: frozenset[str] = frozenset()
 
 
+class TableColumns(NamedTuple):
+    """What the shards have of a table.
+
+    :param types: column -> type, as all shards that have the table keep it.
+    :param ordered_by_code_point: columns of text that sort on all shards as Python's strings do.
+    """
+
+    types: Mapping[str, ColumnType]
+    ordered_by_code_point: frozenset[str]
+
+
 class ColumnTypes:
     """What is known of the columns of a cluster's tables. Thread-safe.
 
@@ -95,35 +121,45 @@ class ColumnTypes:
         self._shards = shards
         self._connect = connect
         self._lock = threading.Lock()
-        self._tables: dict[str, Mapping[str, ColumnType]] = {}
+        self._tables: dict[str, TableColumns] = {}
 
-    def of_table(self, name: str) -> Mapping[str, ColumnType]:
-        """Column name -> type, as all shards that have the table keep it.
+    def of_table(self, name: str) -> TableColumns:
+        """What the shards have of a table; they may have none.
 
         :param name: the table, as SQL names it.
         """
         with self._lock:
             known = self._tables.get(name)
         if known is None:
-            # A global table is on one shard only.
-            found = [each for shard in self._shards if (each := self._read(shard, name))]
-            known = {
-                column: type_
-                for column, type_ in (found[0] if found else {}).items()
-                if all(other.get(column) == type_ for other in found)
-            }
-            if known:
+            on_shards = [self._read(shard, name) for shard in self._shards]
+            known = TableColumns(_alike(on_shards), _ordered_by_code_point(on_shards))
+            if any(on_shards):
                 with self._lock:
                     self._tables[name] = known
         return known
 
-    def _read(self, shard: str, table: str) -> dict[str, ColumnType]:
+    def _read(self, shard: str, table: str) -> _OnShard:
         with self._connect(shard) as connection:
             rows = connection.execute(_COLUMNS.encode(), (table,)).fetchall()
         return {
-            name: ColumnType(sql, collation, base, database, frozenset(holds))
-            for name, sql, collation, base, database, holds in rows
+            name: (ColumnType(sql, collation, base, database, frozenset(holds)), bool(is_ordered))
+            for name, sql, collation, base, database, holds, is_ordered in rows
         }
+
+
+def _alike(on_shards: Sequence[_OnShard]) -> dict[str, ColumnType]:
+    # A global table is on one shard only.
+    found = [each for each in on_shards if each]
+    return {
+        column: type_
+        for column, (type_, _) in (found[0] if found else {}).items()
+        if all(column in other and other[column][0] == type_ for other in found)
+    }
+
+
+def _ordered_by_code_point(on_shards: Sequence[_OnShard]) -> frozenset[str]:
+    ordered = [{name for name, (_, is_ordered) in each.items() if is_ordered} for each in on_shards]
+    return frozenset(set.intersection(*ordered))
 
 
 def sorting_of(connection: psycopg.Connection[Any]) -> str:

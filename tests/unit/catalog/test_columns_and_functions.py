@@ -82,7 +82,7 @@ def asked(urls: dict[str, str]) -> Asked:
 
 class TestColumns:
     def test_types_are_named_with_schema_and_without_length(self, asked: Asked) -> None:
-        found = ColumnTypes(["s0", "s1", "bare"], asked.connect).of_table('"Odd Name"')
+        found = ColumnTypes(["s0", "s1", "bare"], asked.connect).of_table('"Odd Name"').types
 
         assert {name: (each.sql, each.collation, each.base) for name, each in found.items()} == {
             "id": ("pg_catalog.int4", None, "integer"),
@@ -97,14 +97,14 @@ class TestColumns:
         }
 
     def test_a_column_that_shards_keep_differently_is_not_known(self, asked: Asked) -> None:
-        found = ColumnTypes(["s0", "other"], asked.connect).of_table('"Odd Name"')
+        found = ColumnTypes(["s0", "other"], asked.connect).of_table('"Odd Name"').types
 
         assert list(found) == ["price"]
 
     def test_a_table_is_asked_for_once(self, asked: Asked) -> None:
         types = ColumnTypes(["s1", "s0"], asked.connect)
-        first = types.of_table('"Odd Name"')
-        second = types.of_table('"Odd Name"')
+        first = types.of_table('"Odd Name"').types
+        second = types.of_table('"Odd Name"').types
 
         assert second == first
         assert asked.shards == ["s1", "s0"]
@@ -112,7 +112,7 @@ class TestColumns:
     def test_a_table_that_is_not_there_yet_is_asked_for_again(self, asked: Asked) -> None:
         types = ColumnTypes(["s0"], asked.connect)
 
-        assert [types.of_table("nowhere") for _ in range(2)] == [{}, {}]
+        assert [types.of_table("nowhere").types for _ in range(2)] == [{}, {}]
         assert asked.shards == ["s0", "s0"]
 
 
