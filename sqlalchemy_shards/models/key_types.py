@@ -30,9 +30,12 @@ from psycopg import Binary
 from sqlalchemy import bindparam
 from sqlalchemy.exc import CompileError
 
+from sqlalchemy_shards.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from sqlalchemy import Column
     from sqlalchemy.engine import Dialect
     from sqlalchemy.types import TypeEngine
 
@@ -91,6 +94,20 @@ def key_type_of(type_: TypeEngine[Any], dialect: Dialect) -> KeyType | None:
     size = None if parts["size"] is None else int(parts["size"])
     scale = None if parts["scale"] is None else int(parts["scale"])
     return _limited(family, size=size, scale=scale, collation=parts["collation"])
+
+
+def key_type_of_column(column: Column[Any], dialect: Dialect) -> KeyType:
+    """The key type of a shard-key column.
+
+    :raises ConfigurationError: its values cannot decide a shard.
+    """
+    key_type = key_type_of(column.type, dialect)
+    if key_type is None:
+        raise ConfigurationError(
+            f"shard-key column {column} has a type that cannot be a key",
+            "give it an integer, text, UUID, bytes, date, timestamp, numeric or boolean type",
+        )
+    return key_type
 
 
 def family_of(type_: TypeEngine[Any], dialect: Dialect) -> KeyFamily | None:

@@ -14,7 +14,8 @@ from sqlalchemy import BindParameter
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import ConfigurationError, MissingShardKey, RoutingError
 from sqlalchemy_shards.models.distribution import Sharded, distribution_of
-from sqlalchemy_shards.models.key_types import KeyType, NotOfFamily, key_type_of
+from sqlalchemy_shards.models.faults.setting import label_of
+from sqlalchemy_shards.models.key_types import KeyType, NotOfFamily, key_type_of_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,12 +84,7 @@ class RowKeyReader:
 
 
 def _part(column: Column[Any], dialect: Dialect) -> _Part:
-    key_type = key_type_of(column.type, dialect)
-    if key_type is None:
-        raise ConfigurationError(
-            f"shard-key column {_label(column)} has a type that cannot be a key",
-            "give it an integer, text, UUID, bytes, date, timestamp, numeric or boolean type",
-        )
+    key_type = key_type_of_column(column, dialect)
     return _Part(column, column.type.dialect_impl(dialect).bind_processor(dialect), key_type)
 
 
@@ -110,7 +106,7 @@ def _value(part: _Part, row: Mapping[str, Any], context: DefaultExecutionContext
         return part.key_type.stored_value(value)
     except NotOfFamily as reason:
         raise RoutingError(
-            f"the value given for shard-key column {_label(column)} is of type "
+            f"the value given for shard-key column {label_of(column)} is of type "
             f"{type(value).__name__}, which does not store as it is: {reason}",
             "give a value of the column's own type",
         ) from None
@@ -123,7 +119,3 @@ def _value_of_bind(
     compiled: Any = context.compiled
     given = (_compat.dml_values(compiled) or {}).get(column.key)
     return row.get(given.key) if isinstance(given, BindParameter) else None
-
-
-def _label(column: Column[Any]) -> str:
-    return f"{column.table.fullname}.{column.name}"

@@ -35,7 +35,7 @@ def edges_by_anchor(reading: Reading, own: Set[int]) -> Iterator[tuple[int, int]
     :param own: the sources that conditions restrict here.
     """
     parts: dict[tuple[int, int], set[_Named]] = {}
-    for columns in {id(each): each for each in reading.equal.values()}.values():
+    for columns in reading.equal_classes():
         places = [place for column in columns for place in reading.places(column)]
         for left, right in combinations(places, 2):
             named = _named(left, reading)

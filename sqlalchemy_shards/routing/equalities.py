@@ -81,9 +81,9 @@ def equal_columns(
     return classes
 
 
-def key_equalities(equal: Mapping[Any, Sequence[Any]], reading: Reading) -> Iterator[KeyEquality]:
+def key_equalities(reading: Reading) -> Iterator[KeyEquality]:
     """Equalities between shard-key columns of two sources that equal columns mean."""
-    for columns in {id(each): each for each in equal.values()}.values():
+    for columns in reading.equal_classes():
         places = [place for column in columns for place in reading.places(column)]
         for left, right in combinations(places, 2):
             if left.part is not None and is_same_part(left, right, reading.occurrences):

@@ -23,7 +23,7 @@ from sqlalchemy_shards.models.key_types import KeyFamily, key_type_of
 from .conditions import Constant, Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import Dialect
 
@@ -102,9 +102,13 @@ class Reading:
         """
         return self.scope.holder_of(column) is answer.scope.holder_of(column)
 
+    def equal_classes(self) -> Iterable[Sequence[Any]]:
+        """The columns that are equal to each other, each class of them once."""
+        return {id(each): each for each in self.equal.values()}.values()
+
     def equal_pairs_inside(self, answer: Answer) -> Iterator[tuple[Any, Any]]:
         """Columns that are known to be equal, and still are inside a subquery."""
-        for columns in {id(each): each for each in self.equal.values()}.values():
+        for columns in self.equal_classes():
             yield from pairwise(each for each in columns if self.means_the_same(each, answer))
 
     def places(self, expression: Any) -> tuple[Place, ...]:

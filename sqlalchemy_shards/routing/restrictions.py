@@ -44,7 +44,7 @@ def restrict(walk: Walk, expressions: Sequence[Any], scope: Scope, own: Iterable
                 restricted.add(source)
         _find_primary_key(walk, source, expressions, reading)
     parts: dict[tuple[int, int], set[int]] = {}
-    for left, right, part in key_equalities(reading.equal, reading):
+    for left, right, part in key_equalities(reading):
         for one, other in ((left, right), (right, left)):
             if other.is_direct and other.source in own and not one.is_alternative:
                 parts.setdefault((one.source, other.source), set()).add(part)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Table
 
-from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.models.checks import undeclared_error
 from sqlalchemy_shards.models.distribution import (
     Global,
@@ -20,7 +19,7 @@ from sqlalchemy_shards.models.distribution import (
     distribution_of,
     key_columns,
 )
-from sqlalchemy_shards.models.key_types import KeyType, key_type_of
+from sqlalchemy_shards.models.key_types import KeyType, key_type_of_column
 
 from .expressions import walk_expression
 from .from_lists import walk_cte, walk_from
@@ -136,17 +135,8 @@ class Walk:
 
     def key_types(self, table: Table, sharded: Sharded) -> tuple[KeyType, ...]:
         """The types of a table's shard key, part by part."""
-        key_types = []
-        for column in key_columns(table, sharded):
-            key_type = key_type_of(column.type, self.dialect)
-            if key_type is None:
-                raise ConfigurationError(
-                    f"shard-key column {column} has a type that cannot be a key",
-                    "give it an integer, text, UUID, bytes, date, timestamp, numeric or boolean "
-                    "type",
-                )
-            key_types.append(key_type)
-        return tuple(key_types)
+        columns = key_columns(table, sharded)
+        return tuple(key_type_of_column(column, self.dialect) for column in columns)
 
     def hinder(self, reason: str) -> None:
         """Remember why the statement cannot run on several shards as it is."""
