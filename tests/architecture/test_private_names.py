@@ -1,4 +1,4 @@
-"""SQLAlchemy's private names stand in `_compat.py`, and nowhere else.
+"""SQLAlchemy's private names stand in `_compat/`, and nowhere else.
 
 What a class inherits from SQLAlchemy looks like its own private name: those are found at runtime,
 by asking SQLAlchemy's classes which private names they have.
@@ -17,7 +17,7 @@ import sqlalchemy
 
 from tests.architecture.source import MODULES, Module
 
-OUTSIDE = [module for module in MODULES if module.path.name != "_compat.py"]
+OUTSIDE = [module for module in MODULES if module.path.parent.name != "_compat"]
 
 ALLOWED = {
     "_asdict",

@@ -1,0 +1,175 @@
+"""SELECTs and compiled statements: what they are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.sql.selectable import Select
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.sql.elements import ColumnElement
+    from sqlalchemy.sql.selectable import CompoundSelect, FromClause, Values
+
+
+def core_statement(compiled: SQLCompiler) -> ClauseElement:
+    """The Core statement that was compiled: an ORM statement after the ORM has worked on it."""
+    statement: Any = getattr(compiled.compile_state, "statement", None)
+    return statement if statement is not None else cast("ClauseElement", compiled.statement)
+
+
+def is_refresh(compiled: SQLCompiler) -> bool:
+    """Whether a SELECT loads attributes of one object that the session holds."""
+    options = getattr(compiled.compile_state, "compile_options", None)
+    return bool(getattr(options, "_for_refresh_state", False))
+
+
+def is_loaders(compiled: SQLCompiler) -> bool:
+    """Whether a SELECT was made by the ORM to load attributes of objects that it loaded before."""
+    options = getattr(compiled.compile_state, "compile_options", None)
+    if options is None:
+        return False
+    if is_refresh(compiled) or len(getattr(options, "_current_path", None) or ()) > 0:
+        return True
+    # Attributes of a subclass, by selectin_polymorphic(), which has no path at its top.
+    return any(bind.key == "primary_keys" for bind in compiled.binds.values())
+
+
+_POSTGRESQL: Final[Any] = PGDialect()  # type: ignore[no-untyped-call]
+
+
+class FinalSelect(NamedTuple):
+    """A SELECT as the compiler renders it, with the FROM list after correlation."""
+
+    select: Select[Any]
+    froms: Sequence[FromClause]
+    labels: Mapping[str, ColumnElement[Any]]
+    """The labelled columns, which ORDER BY and GROUP BY may name instead of repeating them."""
+
+
+def final_select(
+    select: Select[Any],
+    *,
+    is_from: bool,
+    enclosing: frozenset[FromClause],
+    directly_enclosing: frozenset[FromClause],
+) -> FinalSelect:
+    """Return ``select`` after ORM compilation, with correlated tables taken out of its FROM list.
+
+    :param is_from: it stands in a FROM list (and is not LATERAL): correlates only when told to.
+    :param enclosing: all FROM elements of the enclosing SELECTs.
+    :param directly_enclosing: those of the SELECT right around it.
+    """
+    # Not the statement's default compiler, which warns of what only PostgreSQL has.
+    compiler: Any = _POSTGRESQL.statement_compiler(_POSTGRESQL, None)
+    state: Any = select._compile_state_factory(select, compiler)
+    if is_from:
+        froms = state._get_display_froms(
+            explicit_correlate_froms=enclosing - directly_enclosing,
+            implicit_correlate_froms=(),
+        )
+    else:
+        froms = state._get_display_froms(
+            explicit_correlate_froms=enclosing, implicit_correlate_froms=directly_enclosing
+        )
+    statement = getattr(state, "statement", None)
+    final = statement if isinstance(statement, Select) else select
+    return FinalSelect(final, froms, state._label_resolve_dict[2])
+
+
+def is_written_as_label(expression: Any, labels: Mapping[str, ColumnElement[Any]]) -> bool:
+    """Whether an element of ORDER BY or GROUP BY is rendered as the name of a column.
+
+    :param labels: those of the `FinalSelect`.
+    """
+    if getattr(expression, "__visit_name__", None) != "label_reference":
+        return False
+    label = expression.element._order_by_label_element
+    return label is not None and label.name in labels and label.shares_lineage(labels[label.name])
+
+
+class SelectShape(NamedTuple):
+    """The clauses of a SELECT that can be replaced publicly, but only read privately."""
+
+    order_by: tuple[ColumnElement[Any], ...]
+    limit: ColumnElement[Any] | None
+    offset: ColumnElement[Any] | None
+    fetch: ColumnElement[Any] | None
+    group_by: tuple[ColumnElement[Any], ...]
+    having: tuple[ColumnElement[Any], ...]
+    distinct: bool
+    distinct_on: bool
+    for_update: bool
+    independent_ctes: tuple[Any, ...]
+    embellished: bool
+    """It has prefixes, suffixes or statement hints: raw text that cannot be looked into."""
+    extended: bool
+    """It has clauses of syntax extensions, such as DISTINCT ON of SQLAlchemy 2.1."""
+
+
+def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
+    """Read the clauses of a SELECT or of a set operation."""
+    return SelectShape(
+        order_by=tuple(select._order_by_clauses),
+        limit=select._limit_clause,
+        offset=select._offset_clause,
+        fetch=select._fetch_clause,
+        group_by=tuple(select._group_by_clauses),
+        having=tuple(getattr(select, "_having_criteria", ())),
+        distinct=bool(getattr(select, "_distinct", False) or getattr(select, "_distinct_on", ())),
+        distinct_on=bool(getattr(select, "_distinct_on", ())),
+        for_update=select._for_update_arg is not None,
+        independent_ctes=tuple(select._independent_ctes),
+        embellished=is_embellished(select),
+        extended=has_extensions(select),
+    )
+
+
+def is_embellished(statement: Any) -> bool:
+    """Whether a statement has prefixes, suffixes or hints, which are raw text."""
+    names = ("_prefixes", "_suffixes", "_statement_hints", "_hints")
+    return any(bool(getattr(statement, name, None)) for name in names)
+
+
+def locked_elements(select: Select[Any]) -> Sequence[Any]:
+    """What ``with_for_update(of=...)`` names; empty: everything that is read."""
+    argument: Any = select._for_update_arg
+    return () if argument is None else tuple(argument.of or ())
+
+
+def has_extensions(statement: Any) -> bool:
+    """Whether ``ext()`` (SQLAlchemy 2.1) put clauses into a statement that only it knows."""
+    positions = getattr(statement, "_position_map", {})
+    known = "_post_values_clause"  # ON CONFLICT, which is read
+    return any(
+        getattr(statement, name, None) is not None for name in positions.values() if name != known
+    )
+
+
+def label_meanings(compiled: SQLCompiler) -> Mapping[str, ColumnElement[Any]]:
+    """What the names in ``order_by("name")`` stand for: columns of a compiled SELECT, or of its
+    FROM list."""
+    state: Any = compiled.compile_state
+    return state._label_resolve_dict[0]  # type: ignore[no-any-return]
+
+
+def with_more_columns(select: Select[Any], columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    """Add columns to a SELECT that the ORM is done with.
+
+    ``add_columns()`` alone would hand it to the ORM once more where a column is a mapped one, and
+    criteria that the ORM has put in, as of single-table inheritance, would be put in twice.
+    """
+    added = select.add_columns(*columns)
+    added._propagate_attrs = select._propagate_attrs
+    return added
+
+
+def has_expressions(values: Values) -> bool:
+    """Whether VALUES hold anything but plain values."""
+    rows: Any = values._data
+    cells = (cell for part in rows for row in part for cell in row)
+    return any(isinstance(c, ClauseElement) or hasattr(c, "__clause_element__") for c in cells)
