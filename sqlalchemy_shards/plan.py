@@ -130,23 +130,30 @@ class FirstCopy:
     """The same on every shard: one shard's rows and row count are the answer."""
 
 
+class ShippedRows(enum.Enum):
+    """Which rows of a relation are shipped."""
+
+    ALL = "all rows"
+    MATCHING = "the rows that may matter"
+
+
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What is shipped of one table.
+    """One relation that is shipped.
 
-    :param is_whole: all of its rows are; else those that meet a condition.
+    :param origin: what it is read from: a table.
     :param shards: those that ship; of a reference table, one.
     """
 
-    table: str
+    origin: str
     columns: tuple[str, ...]
-    is_whole: bool
+    rows: ShippedRows
     shards: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """The shards ship rows of tables, and PostgreSQL runs the statement over them."""
+    """The shards ship relations, and PostgreSQL runs the statement over them."""
 
     shipped: tuple[Shipped, ...]
 

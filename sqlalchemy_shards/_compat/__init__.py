@@ -21,6 +21,7 @@ from .executions import (
 from .statements import (
     FinalSelect,
     SelectShape,
+    column_list,
     core_statement,
     final_select,
     has_expressions,
@@ -32,6 +33,7 @@ from .statements import (
     label_meanings,
     locked_elements,
     select_shape,
+    with_columns,
     with_more_columns,
 )
 from .surroundings import (
@@ -68,6 +70,7 @@ __all__ = [
     "bind_name",
     "bound_values",
     "client_side_defaults",
+    "column_list",
     "column_of_default",
     "conflict_assignments",
     "conflict_expressions",
@@ -106,6 +109,7 @@ __all__ = [
     "times_expanded",
     "translated_statement",
     "values_rows",
+    "with_columns",
     "with_more_columns",
     "with_rows",
 ]

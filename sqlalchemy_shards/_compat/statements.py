@@ -168,6 +168,18 @@ def with_more_columns(select: Select[Any], columns: Sequence[ColumnElement[Any]]
     return added
 
 
+def column_list(select: Select[Any]) -> list[Any]:
+    """What a SELECT has between SELECT and FROM, tables there as their columns."""
+    return list(select._all_selected_columns)
+
+
+def with_columns(select: Select[Any], columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    """Give a SELECT that the ORM is done with other columns; its FROM list must be explicit."""
+    changed = select.with_only_columns(*columns)
+    changed._propagate_attrs = select._propagate_attrs
+    return changed
+
+
 def has_expressions(values: Values) -> bool:
     """Whether VALUES hold anything but plain values."""
     rows: Any = values._data

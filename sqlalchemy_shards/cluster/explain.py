@@ -79,7 +79,7 @@ class Explanation:
             return found
         if not isinstance(self.merge, Gather):
             return [*found, ("merge", spoken_merge(self.merge))]
-        shipped = [(f"ships {each.table}", _spoken_shipment(each)) for each in self.merge.shipped]
+        shipped = [(f"ships {each.origin}", _spoken_shipment(each)) for each in self.merge.shipped]
         last = f"on {self.workspace}, {spoken_merge(self.merge)}"
         return [*shipped, *found, ("workspace", last)]
 
@@ -188,8 +188,8 @@ def spoken_merge(merge: Merge) -> str:
         case SumOfCounts():
             return "row counts add up"
         case Gather(shipped):
-            tables = ", ".join(each.table for each in shipped)
-            return f"PostgreSQL runs the statement over the shipped rows of {tables}"
+            origins = ", ".join(each.origin for each in shipped)
+            return f"PostgreSQL runs the statement over the shipped rows of {origins}"
         case GivenOrder():
             return "row counts add up, returned rows in the order given"
         case FirstCopy():
@@ -199,8 +199,8 @@ def spoken_merge(merge: Merge) -> str:
 
 
 def _spoken_shipment(shipped: Shipped) -> str:
-    rows = "all rows" if shipped.is_whole else "the rows that may matter"
-    return f"{rows}, with {', '.join(shipped.columns)}, from {', '.join(shipped.shards)}"
+    columns, shards = ", ".join(shipped.columns), ", ".join(shipped.shards)
+    return f"{shipped.rows.value}, with {columns}, from {shards}"
 
 
 _SPOKEN = {

@@ -36,7 +36,7 @@ from .workspace import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy_shards.planning.gathering import Gathering, Part
+    from sqlalchemy_shards.planning.parts import Gathering, Part
 
     from .connection import ClusterConnection
     from .enlisted import EnlistedShard
@@ -84,12 +84,7 @@ def gathered(given: Given, gathering: Gathering, around: Surroundings) -> Dispat
 def _merge_of(gathering: Gathering, routes: Sequence[Route]) -> Gather:
     return Gather(
         tuple(
-            Shipped(
-                part.table.fullname,
-                tuple(column.name for column in part.columns),
-                part.condition is None,
-                route.shards,
-            )
+            Shipped(part.origin, part.columns, part.kind, route.shards)
             for part, route in zip(gathering.parts, routes, strict=True)
         )
     )
@@ -98,7 +93,7 @@ def _merge_of(gathering: Gathering, routes: Sequence[Route]) -> Gather:
 def _route_of_part(
     index: int, gathering: Gathering, values: Any, around: Surroundings, chosen: tuple[str, ...]
 ) -> Route:
-    """Where the rows of one table are; of a reference table, one copy."""
+    """Where the rows of one part are; of a reference table, one copy."""
     alone = gathering.shipment((index,))
     plan = around.plans.plan_of(alone.compiled)
     if plan.sources.unreadable is not None:
@@ -135,13 +130,11 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
 
     shadows = [
         Shadow(
-            quote(part.table.name),
-            tuple(quote(column.name) for column in part.columns),
+            quote(part.name),
+            tuple(map(quote, part.columns)),
             part.types,
             rows[index],
-            tuple(quote(each.name) for each in part.table.primary_key)
-            if part.is_key_needed
-            else (),
+            tuple(map(quote, part.key)),
         )
         for index, part in enumerate(parts)
     ]
@@ -220,7 +213,7 @@ def _ship(
 
 def _too_much(limit: GatherLimit, decided: Dispatch, shard: str | None) -> GatherLimitExceeded:
     assert decided.gather is not None
-    tables = ", ".join(repr(part.table.fullname) for part in decided.gather.gathering.parts)
+    tables = ", ".join(repr(part.origin) for part in decided.gather.gathering.parts)
     return GatherLimitExceeded(
         f"more than {limit.rows} rows or {limit.bytes} bytes of {tables} would have to be brought "
         "together",
@@ -233,7 +226,7 @@ def _too_much(limit: GatherLimit, decided: Dispatch, shard: str | None) -> Gathe
 def _told(connection: ClusterConnection, parts: Sequence[Part]) -> list[Told]:
     """What the transaction was set to: the workspace is told it, as a shard that joins late is."""
     told = list(connection.settings())
-    has_bare_name = any(not part.table.schema for part in parts)
+    has_bare_name = any(part.follows_search_path for part in parts)
     if has_bare_name and any(each.may_change_search_path for each in told):
         raise UnsupportedStatement(
             "search_path is set within the transaction, so that the names of tables may mean "

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.derived import bind_processors
-from sqlalchemy_shards.planning.gathering import Gathering, plan_gathering
+from sqlalchemy_shards.planning.gathering import plan_gathering
 from sqlalchemy_shards.planning.planner import Prepared, prepare
 from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.routing.analysis import analyse
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
     from sqlalchemy_shards.models.key_types import KeyType
+    from sqlalchemy_shards.planning.parts import Gathering
     from sqlalchemy_shards.planning.planner import Facts
     from sqlalchemy_shards.routing.carried_ids import CarriedIds
     from sqlalchemy_shards.routing.sources import StatementSources

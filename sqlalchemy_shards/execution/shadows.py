@@ -33,9 +33,9 @@ _BEGINNING: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """Shipped rows of one table.
+    """Shipped rows of one relation.
 
-    :param name: the table's name, as SQL writes it.
+    :param name: its name, as SQL writes it: that of a table, where it stands for one.
     :param columns: its columns' names, as SQL writes them.
     :param key: those of the primary key, where the statement relies on it.
     """

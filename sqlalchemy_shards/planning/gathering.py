@@ -2,10 +2,7 @@
 
 The statement stays as it is. Of each table that it names, the columns that it uses and the rows
 that can matter (`filters`) are shipped to the workspace, where they stand under the table's own
-name; there PostgreSQL runs the statement. A *part* is what is shipped of one table.
-
-All parts of one shard are read by one statement, so that they are one snapshot; every value is
-shipped as PostgreSQL writes it as text, so that none goes through a type of Python.
+name; there PostgreSQL runs the statement.
 
 Fails closed: a table, column or function that was not seen when the statement was compiled cannot
 be there, and what is written by code that is not SQLAlchemy's is refused.
@@ -13,36 +10,28 @@ be there, and what is written by code that is not SQLAlchemy's is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import (
-    Integer,
-    Table,
-    and_,
-    literal_column,
-    null,
-    or_,
-    select,
-    union_all,
-)
+from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.sql.elements import BindParameter, ColumnClause
 from sqlalchemy.sql.selectable import CTE, Select, TableSample
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from sqlalchemy_shards import _compat
+from sqlalchemy_shards.plan import ShippedRows
 from sqlalchemy_shards.routing.row_wise import ROW_WISE_FUNCTIONS
 from sqlalchemy_shards.routing.scopes import table_below
 
 from .derived import Derived, NotRewritable, check_compiled_alike
-from .elsewhere import NOW, TIMES, at_given_time, at_workspace
+from .elsewhere import NOW, TIMES, at_workspace
 from .filters import occurrences_of
+from .parts import Gathering, Part
 from .refusal import Refusal
-from .wire import as_text, is_shippable
+from .wire import is_shippable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
-    from sqlalchemy import Column
     from sqlalchemy.sql.compiler import SQLCompiler
 
     from sqlalchemy_shards.catalog.columns import ColumnType
@@ -58,55 +47,6 @@ SYSTEM_COLUMNS: Final = frozenset("cmax cmin ctid tableoid xmax xmin".split())
 
 RESERVED: Final = "shards_"
 """How the names of parameters begin that are added to the statement."""
-
-
-class Part(NamedTuple):
-    """What is shipped of one table.
-
-    :param columns: those that the statement uses.
-    :param types: how the shards keep them.
-    :param condition: what the rows must meet; None: all are shipped.
-    :param is_key_needed: the workspace must know the primary key, as GROUP BY relies on it.
-    """
-
-    table: Table
-    columns: tuple[Column[Any], ...]
-    types: tuple[ColumnType, ...]
-    condition: Any
-    is_key_needed: bool
-
-
-class Gathering:
-    """How a statement is answered by the workspace.
-
-    :param parts: one per table.
-    :param needs_tables: a CTE could not stand for each of them.
-    :param rewritten: the statement as the workspace must read it; None: as it is.
-    """
-
-    def __init__(
-        self,
-        compiled: SQLCompiler,
-        parts: tuple[Part, ...],
-        *,
-        needs_tables: bool,
-        rewritten: Derived | None,
-    ) -> None:
-        self.parts = parts
-        self.needs_tables = needs_tables
-        self.rewritten = rewritten
-        self._names = dict(compiled.bind_names)
-        self._dialect = at_given_time(compiled.dialect)
-        self._shipments: dict[tuple[int, ...], Derived] = {}
-
-    def shipment(self, indexes: tuple[int, ...]) -> Derived:
-        """The statement that reads some parts on one shard: the part's number, then its columns."""
-        known = self._shipments.get(indexes)
-        if known is None:
-            statement = _shipping([(index, self.parts[index]) for index in indexes])
-            compiled = statement.compile(dialect=self._dialect)
-            known = self._shipments[indexes] = Derived(compiled, self._names, [NOW])
-        return known
 
 
 def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) -> Gathering:
@@ -125,7 +65,7 @@ def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) ->
         _part(table, count, found.get(table, ()), compiled, types_of, is_key_needed=table in keyed)
         for table, count in compiled.rendered_tables.items()
     )
-    names = {part.table.name for part in parts}
+    names = {part.name for part in parts}
     if len(names) < len(parts):
         raise Refusal("it names two tables that differ in their schema only")
     is_hidden = any(isinstance(node, CTE) and node.name in names for node in iterate(statement))
@@ -238,8 +178,17 @@ def _part(
     condition = None
     if len(occurrences) == count:
         condition = _either(table, occurrences, compiled)
-    types = tuple(known[column.name] for column in columns)
-    return Part(table, tuple(columns), types, condition, is_key_needed)
+    rows = select(*columns).select_from(table)
+    return Part(
+        name=table.name,
+        origin=table.fullname,
+        columns=tuple(column.name for column in columns),
+        types=tuple(known[column.name] for column in columns),
+        rows=rows if condition is None else rows.where(condition),
+        kind=ShippedRows.ALL if condition is None else ShippedRows.MATCHING,
+        key=tuple(column.name for column in table.primary_key) if is_key_needed else (),
+        follows_search_path=not table.schema,
+    )
 
 
 def _either(table: Table, occurrences: Sequence[Any], compiled: Any) -> Any:
@@ -274,21 +223,3 @@ def _about(table: Table, condition: Any) -> Any:
 
     about: Any = replacement_traverse(condition, {}, replace)  # type: ignore[call-overload]
     return about
-
-
-def _shipping(parts: Sequence[tuple[int, Part]]) -> Any:
-    """One SELECT over all parts: number of the part, then its columns as text."""
-    width = max(len(part.columns) for _, part in parts)
-    selects = []
-    for index, part in parts:
-        columns: list[Any] = [
-            as_text(column, kept) for column, kept in zip(part.columns, part.types, strict=True)
-        ]
-        columns += [null()] * (width - len(columns))
-        number = literal_column(str(index), Integer)
-        labelled = [column.label(f"c{place}") for place, column in enumerate(columns)]
-        statement = select(number.label("part"), *labelled).select_from(part.table)
-        if part.condition is not None:
-            statement = statement.where(part.condition)
-        selects.append(statement)
-    return selects[0] if len(selects) == 1 else union_all(*selects)

@@ -264,6 +264,18 @@ class TestStatements:
         assert str(compiled(more)).count("kind IN") == 1
         assert [column.key for column in more.selected_columns] == ["id", "again"]
 
+    def test_columns_in_the_place_of_others(self) -> None:
+        statement: Any = _compat.core_statement(compiled(select(Cat.id)))
+        changed = _compat.with_columns(statement.select_from(users), [users.c.name, Cat.id])
+
+        assert [column.key for column in _compat.column_list(changed)] == ["name", "id"]
+        assert str(compiled(changed)).count("kind IN") == 1
+
+    def test_the_columns_of_a_table_among_the_columns(self) -> None:
+        columns = _compat.column_list(select(users.c.id, users, func.count()))
+
+        assert columns[:-1] == [users.c.id, *users.c]
+
 
 class TestModification:
     def test_values_of_an_update(self) -> None:

@@ -6,7 +6,7 @@ answer, and nobody sees it. So each way in which a row may matter without meetin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import (
@@ -34,7 +34,10 @@ from sqlalchemy.orm import DeclarativeBase, aliased, column_property, joinedload
 from sqlalchemy_shards import ShardKeyMixin, shard_table
 from sqlalchemy_shards.catalog.columns import ColumnType
 from sqlalchemy_shards.cluster.dialect import ShardsDialect
-from sqlalchemy_shards.planning.gathering import Gathering, plan_gathering
+from sqlalchemy_shards.planning.gathering import plan_gathering
+
+if TYPE_CHECKING:
+    from sqlalchemy_shards.planning.parts import Gathering
 
 INTEGER = ColumnType("pg_catalog.int4", None, "integer")
 
@@ -67,10 +70,12 @@ def planned(statement: Any) -> Gathering:
 def pushed(statement: Any) -> dict[str, str | None]:
     """Table -> what its rows must meet to be shipped; None: all are shipped."""
     return {
-        part.table.name: None
-        if part.condition is None
+        part.name: None
+        if part.rows.whereclause is None
         else str(
-            part.condition.compile(dialect=ShardsDialect(), compile_kwargs={"literal_binds": True})
+            part.rows.whereclause.compile(
+                dialect=ShardsDialect(), compile_kwargs={"literal_binds": True}
+            )
         )
         for part in planned(statement).parts
     }
@@ -275,7 +280,7 @@ class TestParameters:
             depending=lambda _names: [],
         )
 
-        assert str(gathering.parts[0].condition) == "a.n = :n_1"
+        assert str(gathering.parts[0].rows.whereclause) == "a.n = :n_1"
 
 
 class Base(DeclarativeBase):

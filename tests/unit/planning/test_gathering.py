@@ -23,11 +23,13 @@ from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy_shards import reference_table, shard_table
 from sqlalchemy_shards.catalog.columns import ColumnType
 from sqlalchemy_shards.cluster.dialect import ShardsDialect
-from sqlalchemy_shards.planning.gathering import Gathering, plan_gathering
+from sqlalchemy_shards.planning.gathering import plan_gathering
 from sqlalchemy_shards.planning.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from sqlalchemy_shards.planning.parts import Gathering
 
 METADATA = MetaData()
 A = shard_table(
@@ -69,7 +71,7 @@ def planned(statement: Any, types_of: Any = types_of, depending: Iterable[str] =
 
 
 def columns_of(gathering: Gathering) -> dict[str, list[str]]:
-    return {part.table.name: [each.name for each in part.columns] for part in gathering.parts}
+    return {part.name: list(part.columns) for part in gathering.parts}
 
 
 class TestWhatIsShipped:
@@ -117,7 +119,7 @@ class TestTables:
         gathering = planned(select(grouped.c.s, func.count()).group_by(grouped.c.id))
 
         assert gathering.needs_tables
-        assert gathering.parts[0].is_key_needed
+        assert gathering.parts[0].key == ("id",)
         assert columns_of(gathering) == {"a": ["id", "s"]}
 
     def test_a_part_of_the_statement_that_needs_no_schema_stays_as_it_is(self) -> None:

@@ -1,0 +1,99 @@
+"""What is shipped to the workspace: relations, each read by a SELECT on the shards.
+
+A *part* is one relation: rows of a table, or what the shards made of them. All parts of one shard
+are read by one statement, so that they are one snapshot; every value is shipped as PostgreSQL
+writes it as text, so that none goes through a type of Python.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Integer, literal_column, null, union_all
+
+from sqlalchemy_shards import _compat
+
+from .derived import Derived
+from .elsewhere import NOW, at_given_time
+from .wire import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.sql.selectable import Select
+
+    from sqlalchemy_shards.catalog.columns import ColumnType
+    from sqlalchemy_shards.plan import ShippedRows
+
+
+class Part(NamedTuple):
+    """A relation that is shipped.
+
+    :param name: under which it stands at the workspace.
+    :param origin: what it is read from, in words.
+    :param columns: names of its columns.
+    :param types: how the shards keep their values.
+    :param rows: reads it on a shard; its columns are these, in their order.
+    :param kind: which rows these are.
+    :param key: columns of the primary key that the workspace must know of.
+    :param follows_search_path: a name in ``rows`` has no schema.
+    """
+
+    name: str
+    origin: str
+    columns: tuple[str, ...]
+    types: tuple[ColumnType, ...]
+    rows: Select[Any]
+    kind: ShippedRows
+    key: tuple[str, ...] = ()
+    follows_search_path: bool = True
+
+
+class Gathering:
+    """How a statement is answered by the workspace.
+
+    :param parts: what it is answered from.
+    :param needs_tables: a CTE could not stand for each of them.
+    :param rewritten: the statement as the workspace must read it; None: as it is.
+    """
+
+    def __init__(
+        self,
+        compiled: SQLCompiler,
+        parts: tuple[Part, ...],
+        *,
+        needs_tables: bool,
+        rewritten: Derived | None,
+    ) -> None:
+        self.parts = parts
+        self.needs_tables = needs_tables
+        self.rewritten = rewritten
+        self._names = dict(compiled.bind_names)
+        self._dialect = at_given_time(compiled.dialect)
+        self._shipments: dict[tuple[int, ...], Derived] = {}
+
+    def shipment(self, indexes: tuple[int, ...]) -> Derived:
+        """The statement that reads some parts on one shard: the part's number, then its columns."""
+        known = self._shipments.get(indexes)
+        if known is None:
+            statement = _shipping([(index, self.parts[index]) for index in indexes])
+            compiled = statement.compile(dialect=self._dialect)
+            known = self._shipments[indexes] = Derived(compiled, self._names, [NOW])
+        return known
+
+
+def _shipping(parts: Sequence[tuple[int, Part]]) -> Any:
+    """One SELECT over all parts: number of the part, then its columns as text."""
+    width = max(len(part.columns) for _, part in parts)
+    selects = []
+    for index, part in parts:
+        columns: list[Any] = [
+            as_text(column, kept)
+            for column, kept in zip(_compat.column_list(part.rows), part.types, strict=True)
+        ]
+        columns += [null()] * (width - len(columns))
+        number = literal_column(str(index), Integer)
+        labelled = [column.label(f"c{place}") for place, column in enumerate(columns)]
+        selects.append(_compat.with_columns(part.rows, [number.label("part"), *labelled]))
+    return selects[0] if len(selects) == 1 else union_all(*selects)
