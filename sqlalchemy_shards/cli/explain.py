@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.text import Text
 from rich.tree import Tree
 
 from sqlalchemy_shards.cli.failures import readable_failures
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.cluster.explain import Explanation
 
+_GUIDE_WIDTH = 4
 _OPTIONS = ("shard", "shard_key", "scatter")
 
 
@@ -28,7 +30,8 @@ def explain(
         str,
         typer.Argument(
             help="A Python expression in the names of the module and of SQLAlchemy, such as "
-            "'select(User).where(User.id == 1)'. It is evaluated; the statement is not run.",
+            "'select(User).where(User.id == 1)'. It is evaluated; the statement is run with "
+            "--analyze only.",
             show_default=False,
         ),
     ],
@@ -48,44 +51,57 @@ def explain(
             "'shard_key=(User, 42)', scatter=refuse.",
         ),
     ] = None,
+    analyze: Annotated[
+        bool,
+        typer.Option(
+            "--analyze",
+            help="Run the statement, in a transaction that is rolled back, and tell rows, bytes "
+            "and times.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell where a statement would run, and why.
 
-    The statement is not run, but the global shard is asked for its version and collations.
+    Without --analyze the statement is not run, but the global shard is asked for its version and
+    collations.
     """
     module = import_module(models)
     to_explain = statement_of(statement, module)
     options = dict(_option(text, module) for text in option or ())
     cluster = Cluster.from_file(context.obj)
     try:
-        explanation = cluster.explain(to_explain, **options)
+        explanation = cluster.explain(to_explain, analyze=analyze, **options)
     finally:
         cluster.dispose()
     if as_json:
         print_json(explanation.as_dict())
     else:
-        console().print(tree_of(explanation))
+        screen = console()
+        screen.print(tree_of(explanation, width=screen.width))
 
 
-def tree_of(explanation: Explanation, *, shorten: bool = False) -> Tree:
+def tree_of(explanation: Explanation, *, width: int, shorten: bool = False) -> Tree:
     """Return an explanation as a tree for a terminal.
 
+    :param width: how long its lines may be.
     :param shorten: leave out most of a long list of columns.
     """
-    shards = ", ".join(explanation.shards)
+    shards = ", ".join(explanation.shards) or "no shard"
     tree = Tree(
         f"[bold]{explanation.tier.value}[/]: {escape(shards)}, because {explanation.reason}",
         guide_style="dim",
     )
-    for title, text in explanation.branches():
-        tree.add(f"[bold]{escape(title)}[/]: {escape(_shortened(text) if shorten else text)}")
+    for branch in explanation.branches():
+        shown = branch._replace(text=_shortened(branch.text)) if shorten else branch
+        title, colon, rest = "\n".join(shown.lines(width - _GUIDE_WIDTH)).partition(":")
+        tree.add(Text.assemble((title, "bold"), colon, rest))
     return tree
 
 
 def _shortened(sql: str) -> str:
     """The statement with a list of more than two columns cut."""
-    head, found, rest = sql.partition(" FROM ")
+    head, found, rest = " ".join(sql.split()).partition(" FROM ")
     columns = head.split(", ")
     if not found or len(columns) < 3 or "(" in head:
         return sql

@@ -39,7 +39,7 @@ from sqlalchemy_shards.transactions.recovery import Recovery
 
 from .admission import NamelessDatabases, admit_connections
 from .arguments import check_kinds, check_names, existing, one_of, refuse_what_is_to_come
-from .explain import Explanation, explain_statement
+from .explaining import analyze_statement, explain_statement
 from .limits import GatherLimit, checked_gather_limit
 from .options import checked_scatter, key_of_model
 from .plans import PlanCache
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
 
     from .enlisted import EnlistedShard
+    from .explain import Explanation
     from .readiness.report import Report
 
     Undeclared = Literal["refuse", "global"]
@@ -227,13 +228,23 @@ class Cluster:
         return self.shard_map.bucket_for(found.keyspace, found.key)
 
     def explain(
-        self, statement: Any, parameters: Mapping[str, Any] | None = None, **options: Any
+        self,
+        statement: Any,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        analyze: bool = False,
+        **options: Any,
     ) -> Explanation:
-        """Tell where a statement would run and how its result would be made; runs nothing.
+        """Tell where a statement would run and how its result would be made.
 
+        :param analyze: run it, in a transaction that is rolled back, and tell what each step took.
+            Without it nothing is run.
         :param options: execution options, as ``shard=`` or ``scatter=``.
         """
-        return explain_statement(self, statement, parameters or {}, options)
+        if not analyze:
+            return explain_statement(self, statement, parameters or {}, options)
+        with self.engine.connect() as connection:
+            return analyze_statement(connection, statement, parameters or {}, options)
 
     # -- set-up --
 

@@ -36,6 +36,7 @@ from sqlalchemy_shards.errors import (
 from .cursor import ClusterCursor
 from .enlisted import CHARACTERISTICS, EnlistedShard
 from .inserted import InsertedRows
+from .observing import CONNECT, observed
 from .transaction_log import TransactionLog
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.router import Locator, Territory
 
     from .cluster import Cluster
+    from .observing import Observer
     from .transaction_log import Told
-    from .work import Dispatch
 
 
 class ClusterConnection:
@@ -66,8 +67,8 @@ class ClusterConnection:
         self.inserted = InsertedRows()
         self.unfinished: TransactionUnfinished | None = None
         """What the last commit left to recovery, where that is to be raised."""
-        self.on_dispatch: Callable[[Dispatch], None] | None = None
-        """Told of each decision before it is performed."""
+        self.observer: Observer | None = None
+        """Told of each decision before it is performed, and of each step."""
         self.closed = False
         self.lost_shard: str | None = None
         """The shard whose connection was lost within this transaction."""
@@ -114,7 +115,12 @@ class ClusterConnection:
                 f"name one of {', '.join(map(repr, self.cluster.shards))}",
                 shard=name,
             )
-        enlisted = EnlistedShard(shard, shard.acquire(), self._characteristics)
+        enlisted = observed(
+            self.observer,
+            CONNECT,
+            name,
+            lambda: EnlistedShard(shard, shard.acquire(), self._characteristics),
+        )
         self.enlisted[name] = enlisted
         try:
             for told in self._log:

@@ -24,6 +24,7 @@ from sqlalchemy_shards.routing.route import Reason, Route
 from .by_key import shard_by_key
 from .dispatch import dispatch
 from .gather import answer, in_order
+from .observing import RUN, observed
 from .on_shards import on_shards
 from .one_set import gather_instead
 from .work import Dispatch, Given, Work
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from .connection import ClusterConnection
     from .enlisted import EnlistedShard
+    from .observing import Observer
 
 ROWS_PER_FETCH = 1000
 """How many rows a server-side cursor fetches at once where nothing else is asked for."""
@@ -73,7 +75,7 @@ class ClusterCursor:
     def run_by_key(self, context: DefaultExecutionContext, sql: str, parameters: Any) -> bool:
         """Run a statement with one parameter set the quick way; False: it needs `run`."""
         connection = self.connection
-        if connection.on_dispatch is not None:
+        if connection.observer is not None:
             return False
         shard = shard_by_key(context, connection)
         if shard is None:
@@ -98,10 +100,11 @@ class ClusterCursor:
         can_look_again = not self._arguments and not self._keywords
         given = Given(context, sql, parameters, is_many, can_look_again)
         decided = self._decided(given)
-        if connection.on_dispatch is not None:
-            connection.on_dispatch(decided)
+        observer = connection.observer
+        if observer is not None:
+            observer.on_dispatch(decided)
         try:
-            self.perform(decided)
+            self.perform(decided, observer)
         except NotMergeable as error:
             self._gather_instead(given, decided, error)
         if decided.believed is not None and self.rowcount < decided.believed:
@@ -114,17 +117,21 @@ class ClusterCursor:
             gathered = gather_instead(given, self.connection, decided.route)
         except UnsupportedStatement:
             raise error from None
-        self.perform(gathered)
+        self._perform_next(gathered)
 
     def _look_again(self, given: Given) -> None:
         """Run a statement where else its rows may be: the locator did not know better."""
         found = self.rowcount
         given.looks_again = True
-        decided = self._decided(given)
-        if self.connection.on_dispatch is not None:
-            self.connection.on_dispatch(decided)
-        self.perform(decided)
+        self._perform_next(self._decided(given))
         self.rowcount = max(found, 0) + max(self.rowcount, 0)
+
+    def _perform_next(self, decided: Dispatch) -> None:
+        """Perform what was decided after another attempt."""
+        observer = self.connection.observer
+        if observer is not None:
+            observer.on_dispatch(decided)
+        self.perform(decided, observer)
 
     def _decided(self, given: Given) -> Dispatch:
         try:
@@ -135,7 +142,7 @@ class ClusterCursor:
                 self.connection.fail(error.shard or self.connection.cluster.global_shard)
             raise
 
-    def perform(self, decided: Dispatch) -> None:
+    def perform(self, decided: Dispatch, observer: Observer | None = None) -> None:
         """Run what was decided on the shards, and make their answers one."""
         if decided.setting is not None:
             self._perform_setting(decided, decided.setting)
@@ -150,9 +157,22 @@ class ClusterCursor:
             self._perform_scatter(decided)
             return
         work = decided.works[0]
+        if observer is not None:
+            self._observe_single(work, decided.writes, observer)
+            return
         self._perform_single(
             work.shard, work.sql, work.parameters, decided.writes, is_many=work.is_many
         )
+
+    def _observe_single(self, work: Work, writes: bool | None, observer: Observer) -> None:
+        def perform() -> Any:
+            self._perform_single(
+                work.shard, work.sql, work.parameters, writes, is_many=work.is_many
+            )
+            return self._single
+
+        self.connection.enlist(work.shard)  # a step of its own
+        observed(observer, RUN, work.shard, perform)
 
     def _perform_setting(self, decided: Dispatch, setting: Setting) -> None:
         """Set something for the transaction: each shard is told, now or when it joins."""
@@ -240,7 +260,7 @@ class ClusterCursor:
     def _fan_out(self, works: Sequence[Work], cursors: dict[str, Any]) -> None:
         writes = self._dispatch is not None and self._dispatch.writes
 
-        def perform(work: Work, enlisted: EnlistedShard) -> None:
+        def perform(work: Work, enlisted: EnlistedShard) -> Any:
             cursor = cursors[work.shard] = self._cursor_on(enlisted.driver)
             if work.is_many:
                 cursor.executemany(work.sql, work.parameters)
@@ -248,6 +268,7 @@ class ClusterCursor:
                 cursor.execute(work.sql, work.parameters)
             if writes is not False:
                 enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
+            return cursor
 
         try:
             on_shards(self.connection, works, perform)
@@ -291,8 +312,9 @@ class ClusterCursor:
     def _fetched(self, cursor: Any, shard: str) -> Iterator[tuple[Any, ...]]:
         """The rows of one shard's server-side cursor."""
         size = max(self.arraysize, ROWS_PER_FETCH)
+        observer = self.connection.observer
         try:
-            while rows := cursor.fetchmany(size):
+            while rows := observed(observer, RUN, shard, lambda: cursor.fetchmany(size)):
                 yield from rows
         except psycopg.Error as error:
             self.connection.note_error(shard, error, is_shared=False)

@@ -1,13 +1,14 @@
-"""What a statement would do, told before it does it."""
+"""What a statement does, as data and as a readable tree: told before it does it, or measured."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from typing_extensions import assert_never
 
-from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.plan import (
     AggregateRow,
     Concatenate,
@@ -21,22 +22,58 @@ from sqlalchemy_shards.plan import (
     Window,
 )
 
+from .measured import PLAN
+from .observing import AT_WORKSPACE, CONNECT, MERGE, RUN, SHIP
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy_shards.plan import Merge, Shipped
-    from sqlalchemy_shards.routing.router import Locator
 
-    from .cluster import Cluster
+    from .measured import Measured, MeasuredStep
     from .work import Dispatch
+
+
+WIDTH: Final = 100
+"""How long lines of the tree may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardStep:
-    """What one shard runs."""
+    """What one shard runs.
+
+    :param name: what the step is called where it is measured.
+    """
 
     shard: str
     sql: str
+    name: str = RUN
+
+
+_SET_OPERATION: Final = re.compile(r" ((?:UNION|INTERSECT|EXCEPT)(?: ALL)? SELECT )")
+
+
+class ExplainedBranch(NamedTuple):
+    """A branch of the tree.
+
+    :param text: what it says; empty: its details say it all.
+    :param details: what was measured.
+    :param is_sql: the text is a statement.
+    """
+
+    title: str
+    text: str
+    details: tuple[str, ...] = ()
+    is_sql: bool = False
+
+    def lines(self, width: int = WIDTH) -> list[str]:
+        """Its lines; a long statement has one for each clause, below the title."""
+        if not self.text:
+            return [f"{self.title}: {'; '.join(self.details)}"]
+        own = [f"{self.title}: {' '.join(self.text.split())}"]
+        if self.is_sql and len(own[0]) > width:
+            own = [f"{self.title}:", *_clauses(self.text, width)]
+        return [*own, *(f"  · {detail}" for detail in self.details)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +86,7 @@ class Explanation:
     :param steps: what each shard runs; parameters are shown by name.
     :param merge: how the shards' answers become one, None where one shard answers alone.
     :param workspace: where shipped rows are brought, None where none are.
+    :param measured: what it took, where it was run (``analyze=True``).
     """
 
     tier: Tier
@@ -57,95 +95,109 @@ class Explanation:
     steps: tuple[ShardStep, ...]
     merge: Merge | None
     workspace: str | None = None
+    measured: Measured | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
+        shipped = self.merge.shipped if isinstance(self.merge, Gather) else ()
         return {
             "tier": self.tier.value,
             "shards": list(self.shards),
             "reason": self.reason,
             "steps": [{"shard": step.shard, "sql": step.sql} for step in self.steps],
             "merge": None if self.merge is None else spoken_merge(self.merge),
+            **({"ships": [_shipment(each) for each in shipped]} if shipped else {}),
             **({"workspace": self.workspace} if self.workspace else {}),
+            **({"measured": self.measured.as_dict()} if self.measured else {}),
         }
 
-    def branches(self) -> list[tuple[str, str]]:
-        """The lines below the first one of its tree: a title, and what it says."""
-        by_sql: dict[str, list[str]] = {}
+    def branches(self) -> list[ExplainedBranch]:
+        """What hangs below the first line of its tree."""
+        left = _Unshown(self.measured.steps if self.measured else ())
+        first = [
+            ExplainedBranch(name, "", left.taken([name]))
+            for name in (PLAN, CONNECT)
+            if left.has(name)
+        ]
+        planned = [*self._shipments(), *self._statements(left), *self._end(left)]
+        others = [ExplainedBranch(name, "", left.taken([name])) for name in left.names()]
+        total = [] if self.measured is None else [ExplainedBranch("in all", str(self.measured))]
+        return [*first, *planned, *others, *total]
+
+    def _shipments(self) -> Iterator[ExplainedBranch]:
+        if isinstance(self.merge, Gather):
+            for each in self.merge.shipped:
+                yield ExplainedBranch(f"ships {each.origin}", _spoken_shipment(each))
+
+    def _statements(self, left: _Unshown) -> Iterator[ExplainedBranch]:
+        """Each statement once, with all shards that run it."""
+        shards_of: dict[tuple[str, str], list[str]] = {}
         for step in self.steps:
-            by_sql.setdefault(" ".join(step.sql.split()), []).append(step.shard)
-        found = [(", ".join(names), sql) for sql, names in by_sql.items()]
+            shards_of.setdefault((step.name, step.sql), []).append(step.shard)
+        for (name, sql), shards in shards_of.items():
+            details = left.taken([name], shards)
+            yield ExplainedBranch(", ".join(shards), sql, details, is_sql=True)
+
+    def _end(self, left: _Unshown) -> Iterator[ExplainedBranch]:
+        """How the answers become one."""
         if self.merge is None:
-            return found
-        if not isinstance(self.merge, Gather):
-            return [*found, ("merge", spoken_merge(self.merge))]
-        shipped = [(f"ships {each.origin}", _spoken_shipment(each)) for each in self.merge.shipped]
-        last = f"on {self.workspace}, {spoken_merge(self.merge)}"
-        return [*shipped, *found, ("workspace", last)]
+            return
+        told = spoken_merge(self.merge)
+        if isinstance(self.merge, Gather):
+            details = left.taken([AT_WORKSPACE])
+            yield ExplainedBranch("workspace", f"on {self.workspace}, {told}", details)
+        else:
+            yield ExplainedBranch("merge", told, left.taken([AT_WORKSPACE, MERGE]))
 
     def __str__(self) -> str:
         shards = ", ".join(self.shards)
         lines = [f"{self.tier.value}: {shards or 'no shard'}, because {self.reason}"]
         branches = self.branches()
-        for index, (title, text) in enumerate(branches):
-            branch = "└─" if index == len(branches) - 1 else "├─"
-            lines.append(f"{branch} {title}: {text}")
+        for index, branch in enumerate(branches):
+            is_last = index == len(branches) - 1
+            first, *more = branch.lines()
+            lines.append(f"{'└─' if is_last else '├─'} {first}")
+            lines += [f"{'  ' if is_last else '│ '} {line}" for line in more]
         return "\n".join(lines)
 
 
-EXPLAINED_OPTIONS: Final = (
-    "shard",
-    "shard_key",
-    "scatter",
-    "gather_limit",
-    "schema_translate_map",
-)
-"""The execution options that a decision depends on."""
+class _Unshown:
+    """The measured steps that no branch has shown yet."""
+
+    def __init__(self, steps: Sequence[MeasuredStep]) -> None:
+        self._steps = list(steps)
+
+    def has(self, name: str) -> bool:
+        return name in self.names()
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(step.name for step in self._steps))
+
+    def taken(self, names: Sequence[str], shards: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Lines about the steps of these names, of all shards or of some; each is shown once."""
+        wanted = None if shards is None else set(shards)
+        own = [
+            step
+            for step in self._steps
+            if step.name in names and (wanted is None or step.shard in wanted)
+        ]
+        self._steps = [step for step in self._steps if step not in own]
+        if len(own) == 1 and shards is not None:
+            return (str(own[0]),)
+        several = len({step.name for step in own}) > 1
+        return tuple(
+            f"{step.shard or step.name}: {step}" if step.shard or several else str(step)
+            for step in own
+        )
 
 
-class _Stop(Exception):
-    """Carries the decision out of an execution that goes no further."""
-
-    def __init__(self, decided: Dispatch) -> None:
-        super().__init__()
-        self.decided = decided
-
-
-def explain_statement(
-    cluster: Cluster,
-    statement: Any,
-    parameters: Mapping[str, Any],
-    options: Mapping[str, Any],
-    locator: Locator | None = None,
+def explanation_of(
+    decided: Dispatch, workspace: str, measured: Measured | None = None
 ) -> Explanation:
-    """Decide on a statement exactly as an execution would, and stop before it is performed.
+    """Tell of a decision.
 
-    :raises ConfigurationError: an option is none, or not available yet.
+    :param workspace: where it is, in words.
     """
-    for name in options:
-        if name not in EXPLAINED_OPTIONS:
-            raise ConfigurationError(
-                f"explain() has no option {name!r}",
-                f"use one of {', '.join(map(repr, EXPLAINED_OPTIONS))}",
-            )
-
-    def stop(decided: Dispatch) -> None:
-        raise _Stop(decided)
-
-    with cluster.engine.connect() as connection:
-        cluster_connection: Any = connection.connection.driver_connection
-        cluster_connection.locator = locator
-        cluster_connection.on_dispatch = stop
-        try:
-            connection.execute(statement, dict(parameters), execution_options=options)
-        except _Stop as stopped:
-            return _explanation(stopped.decided, cluster.workspace.place)
-        finally:
-            cluster_connection.on_dispatch = None
-    raise AssertionError("the statement was not dispatched")
-
-
-def _explanation(decided: Dispatch, workspace: str) -> Explanation:
     merge = decided.merge
     tier = Tier.SCATTER
     if not decided.works:
@@ -156,13 +208,15 @@ def _explanation(decided: Dispatch, workspace: str) -> Explanation:
         tier = Tier.EVERY_COPY
     elif isinstance(merge, Gather):
         tier = Tier.GATHER
+    name = SHIP if tier is Tier.GATHER else RUN
     return Explanation(
         tier=tier,
         shards=decided.route.shards,
         reason=decided.route.reason.value,
-        steps=tuple(ShardStep(work.shard, str(work.sql)) for work in decided.works),
+        steps=tuple(ShardStep(work.shard, str(work.sql), name) for work in decided.works),
         merge=merge,
         workspace=workspace if tier is Tier.GATHER else None,
+        measured=measured,
     )
 
 
@@ -218,3 +272,25 @@ def _spoken_window(window: Window) -> str:
     if window.limit is not None:
         parts.append("LIMIT")
     return f", {' and '.join(parts)} applied afterwards" if parts else ""
+
+
+def _shipment(shipped: Shipped) -> dict[str, Any]:
+    return {
+        "origin": shipped.origin,
+        "rows": shipped.rows.value,
+        "columns": list(shipped.columns),
+        "shards": list(shipped.shards),
+    }
+
+
+def _clauses(sql: str, width: int) -> Iterator[str]:
+    """A statement as SQLAlchemy breaks it into lines, none of them too long."""
+    for line in _SET_OPERATION.sub(r"\n\1", sql).splitlines():
+        yield from wrap(
+            line.strip(),
+            width,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )

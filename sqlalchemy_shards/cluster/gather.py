@@ -27,6 +27,7 @@ from sqlalchemy_shards.routing.route import Route
 from sqlalchemy_shards.routing.router import route_of, vaguest
 
 from .limits import GatherLimit, checked_gather_limit
+from .observing import AT_WORKSPACE, SHIP, observed
 from .on_shards import on_shards
 from .quoting import without_placeholders
 from .values import ExecutionValues
@@ -139,14 +140,19 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
         for index, part in enumerate(parts)
     ]
     with _failing_alike(connection, decided):
-        return connection.cluster.workspace.run(
-            step.sql,
-            step.parameters,
-            shadows,
-            _settings(connection, decided),
-            told=_told(connection, parts),
-            needs_tables=step.gathering.needs_tables,
-            deadline_seconds=connection.cluster.timeouts.statement_seconds,
+        return observed(
+            connection.observer,
+            AT_WORKSPACE,
+            None,
+            lambda: connection.cluster.workspace.run(
+                step.sql,
+                step.parameters,
+                shadows,
+                _settings(connection, decided),
+                told=_told(connection, parts),
+                needs_tables=step.gathering.needs_tables,
+                deadline_seconds=connection.cluster.timeouts.statement_seconds,
+            ),
         )
 
 
@@ -180,11 +186,16 @@ def in_order(
         driver = connection.enlisted[decided.works[0].shard].driver
         sql, parameters = order_statement(merge, rows, driver.info.encoding)
         with _failing_alike(connection, decided):
-            numbers = connection.cluster.workspace.order(
-                sql,
-                parameters,
-                _settings(connection, decided),
-                connection.cluster.timeouts.statement_seconds,
+            numbers = observed(
+                connection.observer,
+                AT_WORKSPACE,
+                None,
+                lambda: connection.cluster.workspace.order(
+                    sql,
+                    parameters,
+                    _settings(connection, decided),
+                    connection.cluster.timeouts.statement_seconds,
+                ),
             )
         rows = [rows[number - 1] for number in numbers]
     return windowed((row[: merge.visible] for row in rows), merge.window, decided.values or {})
@@ -201,7 +212,7 @@ def _ship(
             sql = f"{work.sql} LIMIT {limit.rows + 1}"
             return cursor.execute(sql.encode(), work.parameters).fetchall()
 
-    shipped = on_shards(connection, decided.works, read)
+    shipped = on_shards(connection, decided.works, read, step=SHIP)
     sizes = [size_of(rows) for rows in shipped]
     for work, rows, size in zip(decided.works, shipped, sizes, strict=True):
         if len(rows) > limit.rows or size > limit.bytes:

@@ -23,6 +23,12 @@ class InsertedRows:
     def __init__(self) -> None:
         self._keys: dict[tuple[str, tuple[Any, ...]], tuple[Any, ...]] = {}
 
+    def copy(self) -> InsertedRows:
+        """The same, to go on by itself."""
+        copied = InsertedRows()
+        copied._keys.update(self._keys)
+        return copied
+
     def clear(self) -> None:
         """Forget all."""
         self._keys.clear()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy_shards.connections.fan_out import Branch
 
+from .observing import RUN, observed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from .connection import ClusterConnection
     from .enlisted import EnlistedShard
+    from .observing import Observer
     from .work import Work
 
 T = TypeVar("T")
@@ -22,8 +25,12 @@ def on_shards(
     connection: ClusterConnection,
     works: Sequence[Work],
     perform: Callable[[Work, EnlistedShard], T],
+    *,
+    step: str = RUN,
 ) -> list[T]:
     """Enlist the shard of each work and perform it there; the results are in the works' order.
+
+    :param step: what it is called where it is observed.
 
     Each error is noted for the shard that it came from. The first is raised, the others beside it.
     """
@@ -32,6 +39,7 @@ def on_shards(
         enlisted = connection.enlisted.get(work.shard)
         return None if enlisted is None else enlisted.driver
 
+    perform = _observed(perform, step, connection.observer)
     try:
         outcomes = connection.cluster.fan_out.run(
             [
@@ -54,6 +62,16 @@ def on_shards(
     if errors:
         raise _first_with_others(errors)
     return [outcome.result() for outcome in outcomes]
+
+
+def _observed(
+    perform: Callable[[Work, EnlistedShard], T], step: str, observer: Observer | None
+) -> Callable[[Work, EnlistedShard], T]:
+    if observer is None:
+        return perform
+    return lambda work, enlisted: observed(
+        observer, step, work.shard, lambda: perform(work, enlisted)
+    )
 
 
 def _first_with_others(errors: Sequence[Outcome[Any]]) -> BaseException:

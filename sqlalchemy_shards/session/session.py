@@ -8,7 +8,7 @@ from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
 from sqlalchemy_shards.cluster.connection import ClusterConnection
-from sqlalchemy_shards.cluster.explain import explain_statement
+from sqlalchemy_shards.cluster.explaining import analyze_statement, explain_statement
 from sqlalchemy_shards.errors import ConfigurationError, MissingShardKey, RoutingError
 from sqlalchemy_shards.models.checks import undeclared_error
 from sqlalchemy_shards.models.distribution import (
@@ -71,13 +71,27 @@ class ShardedSession(Session):
         self._cluster_connection: ClusterConnection | None = None
 
     def explain(
-        self, statement: Any, parameters: Mapping[str, Any] | None = None, **options: Any
+        self,
+        statement: Any,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        analyze: bool = False,
+        **options: Any,
     ) -> Explanation:
-        """Tell where a statement would run and how its result would be made; runs nothing.
+        """Tell where a statement would run and how its result would be made.
 
+        :param analyze: run it, and tell what each step took. It runs in the session's transaction,
+            so that it sees what the session has done, within a savepoint that is rolled back, so
+            that it changes nothing; what is pending is flushed before. Objects are not loaded, and
+            those that the session holds stay as they are. Without it nothing is run.
         :param options: execution options, as ``shard=`` or ``scatter=``.
         """
-        return explain_statement(self.cluster, statement, parameters or {}, options, self.locator)
+        parameters = parameters or {}
+        if not analyze:
+            return explain_statement(self.cluster, statement, parameters, options, self.locator)
+        if self.autoflush:
+            self.flush()
+        return analyze_statement(self.connection(), statement, parameters, options)
 
     def shard_of(self, instance: Any) -> str:
         """Name of the shard that an object's row is, or would be, stored on.

@@ -9,6 +9,7 @@ import pytest
 
 from sqlalchemy_shards import create_cluster, errors
 from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.observing import told
 from tests.routing.golden import NAMES, Case, cases, meant
 from tests.routing.world import GLOBAL_SHARD, SHARDS, keyspaces
 
@@ -68,14 +69,12 @@ def sent(cluster: Cluster, statement: Any, parameters: Any) -> dict[str, list[st
             found[work.shard] = sorted(values)
         raise Stopped
 
-    with cluster.engine.connect() as connection:
-        driver: Any = connection.connection.driver_connection
-        driver.on_dispatch = stop
-        try:
-            with pytest.raises(Stopped):
-                connection.execute(statement, parameters)
-        finally:
-            driver.on_dispatch = None
+    with (
+        cluster.engine.connect() as connection,
+        told(connection, stop),
+        pytest.raises(Stopped),
+    ):
+        connection.execute(statement, parameters)
     return found
 
 

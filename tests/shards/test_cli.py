@@ -174,6 +174,23 @@ class TestExplain:
         assert "FOR UPDATE" in result.stderr
         assert "Traceback" not in result.stderr
 
+    def test_analyze_runs_it_and_tells_what_it_took(self, shards: Shards) -> None:
+        statement = "select(func.count(PostOffice.number))"
+        result = shards("explain", "--models", MODELS, "--analyze", statement)
+
+        assert result.exit_code == 0, result.stderr
+        assert "s0: 1 row, 1 byte, " in result.stdout
+        assert "in all: 1 row, " in result.stdout
+
+    def test_analyze_changes_nothing(self, shards: Shards) -> None:
+        adding = "insert(State).values(name='Goa')"
+        added = [self.explained(shards, "--analyze", adding) for _ in range(2)]
+
+        assert [each["measured"]["rows"] for each in added] == [1, 1]
+
+    def test_without_analyze_nothing_is_measured(self, shards: Shards) -> None:
+        assert "measured" not in self.explained(shards, "select(PostOffice.name)")
+
     def test_a_gather_tells_what_each_shard_ships(self, shards: Shards) -> None:
         explained = self.explained(shards, "select(PostOffice.name).distinct()")
 

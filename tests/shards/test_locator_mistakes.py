@@ -12,6 +12,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from sqlalchemy_shards import ShardedSession, create_cluster
 from sqlalchemy_shards.errors import ScatterNotAllowed
+from tests.observing import told
 from tests.shards.shop import CUSTOMERS, World, enlisted
 
 if TYPE_CHECKING:
@@ -223,13 +224,12 @@ def test_writes_of_the_unit_of_work_are_sent_to_one_shard_each(spread: World) ->
     with spread.session() as session:
         found = session.scalars(select(m.Document).order_by(m.Document.owner_id)).all()
         session.commit()
-        connection = session.connection().connection.driver_connection
-        connection.on_dispatch = lambda decided: sent.append(decided.route.shards)
-        for document in found:
-            document.title = case((m.Document.owner_id > 0, f"changed {document.owner_id}"))
-            session.flush()
-            session.delete(document)
-            session.flush()
+        with told(session.connection(), lambda decided: sent.append(decided.route.shards)):
+            for document in found:
+                document.title = case((m.Document.owner_id > 0, f"changed {document.owner_id}"))
+                session.flush()
+                session.delete(document)
+                session.flush()
         session.rollback()
 
     assert {len(shards) for shards in sent} == {1}

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased, joinedload, selectinload
 
+from tests.observing import told
 from tests.shards.shop import CUSTOMERS, World, ids
 
 if TYPE_CHECKING:
@@ -36,15 +37,13 @@ LISTED = [7, 3, 11, 1, 12, 2]
 @contextmanager
 def dispatched(session: Session) -> Iterator[list[dict[str, Any]]]:
     """What each shard is given, as driver parameters, statement by statement."""
-    driver: Any = session.connection().connection.driver_connection
     found: list[dict[str, Any]] = []
 
     def note(decided: Any) -> None:
         found.append({work.shard: dict(work.parameters) for work in decided.works})
 
-    driver.on_dispatch = note
-    yield found
-    driver.on_dispatch = None
+    with told(session.connection(), note):
+        yield found
 
 
 def homes(world: World, numbers: Any = LISTED) -> dict[str, set[int]]:

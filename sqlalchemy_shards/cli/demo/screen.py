@@ -74,7 +74,7 @@ class Screen:
         self._indented(Text(times[0] + again, "green"))
         out.print()
         for plan in step.plans:
-            self._indented(tree_of(plan, shorten=True))
+            self._indented(tree_of(plan, width=out.width - 2, shorten=True))
 
     def checks(self, checks: Sequence[Check]) -> None:
         """Show what was compared with the source file."""
