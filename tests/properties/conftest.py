@@ -1,4 +1,4 @@
-"""Worlds of one to four shards, filled once for each module of properties."""
+"""Worlds of one to five shards, filled once for each module of properties."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def world_of(servers: PostgresServers) -> Iterator[Callable[[int], World]]:
             if count not in worlds:
                 urls = {
                     f"s{number}": stack.enter_context(
-                        ScratchDatabase(servers.url(number), f"world_{count}_s{number}")
+                        ScratchDatabase(
+                            servers.url(number % servers.count), f"world_{count}_s{number}"
+                        )
                     ).url
                     for number in range(count)
                 }
@@ -46,18 +48,62 @@ def world(world_of: Callable[[int], World]) -> World:
     return world_of(4)
 
 
-_TALLY = pytest.StashKey[Counter[str]]()
+class Tally:
+    """Counts answers, refusals with their reasons, and seeds of this run, over all workers."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.seeds: set[str] = set()
+
+    def refused(self, reason: str) -> None:
+        """Count a statement that was refused."""
+        self.counts["refused"] += 1
+        self.reasons[reason] += 1
+
+    def add(self, counts: dict[str, int], reasons: dict[str, int], seeds: list[str]) -> None:
+        """Add what another worker has counted."""
+        self.counts.update(counts)
+        self.reasons.update(reasons)
+        self.seeds.update(seeds)
+
+
+_TALLY = pytest.StashKey[Tally]()
+
+
+def _tally(config: pytest.Config) -> Tally:
+    return config.stash.setdefault(_TALLY, Tally())
 
 
 @pytest.fixture
-def tally(request: pytest.FixtureRequest) -> Counter[str]:
+def tally(request: pytest.FixtureRequest) -> Tally:
     """Counts answers and refusals of this run; they are printed at its end."""
-    return request.config.stash.setdefault(_TALLY, Counter())
+    return _tally(request.config)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output: Any = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        tally = _tally(session.config)
+        output["tally"] = (dict(tally.counts), dict(tally.reasons), sorted(tally.seeds))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    output = getattr(node, "workeroutput", {})
+    if "tally" in output:
+        _tally(node.config).add(*output["tally"])
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    counts = config.stash.get(_TALLY, None)
-    if counts:
-        whole = counts["answered"] + counts["changed"] + counts["refused"]
-        share = 100 * counts["refused"] // max(1, whole)
-        terminalreporter.write_line(f"generated statements: {dict(counts)}, {share} % refused")
+    tally = _tally(config)
+    if not tally.counts:
+        return
+    whole = sum(tally.counts[each] for each in ("answered", "changed", "failed alike", "refused"))
+    share = 100 * tally.counts["refused"] / max(1, whole)
+    terminalreporter.section("generated statements")
+    terminalreporter.write_line(f"{dict(tally.counts)}, {share:.1f} % refused")
+    for reason, count in tally.reasons.most_common():
+        terminalreporter.write_line(f"{count:6} refused: {reason}")
+    for seed in sorted(tally.seeds):
+        terminalreporter.write_line(f"seed: SHARDS_PROPERTY_SEED={seed}")

@@ -16,17 +16,19 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from sqlalchemy_shards.errors import ScatterNotAllowed, ShardsError, UnsupportedStatement
+from sqlalchemy_shards.errors import ShardsError
 from sqlalchemy_shards.models.distribution import Reference, distribution_of
 from tests.properties.gathered import gathered_questions
+from tests.properties.judging import REFUSALS, refusal_of
 from tests.properties.statements import Change, Question, changes, questions
 from tests.properties.world import World, typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.properties.conftest import Tally
+
 EXAMPLES = int(os.environ.get("SHARDS_PROPERTY_EXAMPLES", "120"))
-REFUSALS = (UnsupportedStatement, ScatterNotAllowed)
 pytestmark = pytest.mark.filterwarnings("ignore:SELECT statement has a cartesian product")
 thorough = settings(
     max_examples=EXAMPLES,
@@ -52,7 +54,7 @@ class Answer:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_cluster_answers_as_one_database(
-    world_of: Callable[[int], World], count: int, tally: Counter[str]
+    world_of: Callable[[int], World], count: int, tally: Tally
 ) -> None:
     world = world_of(count)
 
@@ -66,7 +68,7 @@ def test_a_cluster_answers_as_one_database(
 
 @pytest.mark.parametrize("way", ["ctes", "tables"])
 def test_what_is_gathered_is_answered_as_by_one_database(
-    world_of: Callable[[int], World], way: str, tally: Counter[str], monkeypatch: pytest.MonkeyPatch
+    world_of: Callable[[int], World], way: str, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = world_of(3)
     if way == "tables":
@@ -80,16 +82,16 @@ def test_what_is_gathered_is_answered_as_by_one_database(
     check()
 
 
-def answer_alike(world: World, question: Question, tally: Counter[str]) -> None:
+def answer_alike(world: World, question: Question, tally: Tally) -> None:
     """Ask a cluster and one database the same question, twice."""
     for i in (0, 1):
         one = Answer(world.one, question.build(i))
         cluster = Answer(world.cluster.engine, question.build(i))
         if isinstance(cluster.error, REFUSALS):
-            tally["refused"] += 1
+            tally.refused(refusal_of(cluster.error))
             assert len(world.cluster.shards) > 1, cluster.error
             continue
-        tally["answered" if one.error is None else "failed alike"] += 1
+        tally.counts["answered" if one.error is None else "failed alike"] += 1
         compare(question, one, cluster)
 
 
@@ -115,7 +117,7 @@ def compare(question: Question, one: Answer, cluster: Answer) -> None:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_cluster_changes_what_one_database_changes(
-    world_of: Callable[[int], World], count: int, tally: Counter[str]
+    world_of: Callable[[int], World], count: int, tally: Tally
 ) -> None:
     world = world_of(count)
 
@@ -126,9 +128,9 @@ def test_a_cluster_changes_what_one_database_changes(
             one = Outcome(world, change, i, on_cluster=False)
             cluster = Outcome(world, change, i, on_cluster=True)
             if isinstance(cluster.error, REFUSALS):
-                tally["refused"] += 1
+                tally.counts["change refused"] += 1
                 continue
-            tally["changed" if one.error is None else "failed alike"] += 1
+            tally.counts["changed" if one.error is None else "failed alike"] += 1
             assert type(cluster.error) is type(one.error), cluster.error
             assert cluster.copies == one.copies
             assert cluster.returned == one.returned

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards import Cluster
     from sqlalchemy_shards.testing.servers import PostgresServers
+    from tests.properties.conftest import Tally
 
 SHARDS = 4
 
@@ -71,7 +72,7 @@ def filled(servers: PostgresServers) -> Iterator[Rows]:
 
 @pytest.mark.filterwarnings("ignore:SELECT statement has a cartesian product")
 @pytest.mark.filterwarnings("ignore:Coercing Subquery object")
-def test_every_condition_finds_the_rows_that_match(filled: Rows, tally: Counter[str]) -> None:
+def test_every_condition_finds_the_rows_that_match(filled: Rows, tally: Tally) -> None:
     @settings(thorough, max_examples=EXAMPLES)
     @given(statements(filled.ids))
     def check(statement: Any) -> None:
@@ -84,10 +85,10 @@ def test_every_condition_finds_the_rows_that_match(filled: Rows, tally: Counter[
             with filled.cluster.engine.connect() as connection:
                 found = Counter(map(typed, connection.execute(statement)))
         except UnsupportedStatement:
-            tally["refused"] += 1
+            tally.counts["condition refused"] += 1
             return
         route = routed(statement, filled.cluster.territory)
-        tally["narrowed" if len(route.shards) < SHARDS else "to all shards"] += 1
+        tally.counts["narrowed" if len(route.shards) < SHARDS else "to all shards"] += 1
         assert found == expected
 
     check()

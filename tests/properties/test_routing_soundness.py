@@ -18,13 +18,14 @@ from tests.properties.test_answers import EXAMPLES, thorough
 from tests.properties.world import SHARDED, Document, World
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable
+
+    from tests.properties.conftest import Tally
 
 
 @pytest.mark.parametrize("count", [3, 4])
 def test_every_shard_with_a_matching_row_is_in_the_route(
-    world_of: Callable[[int], World], count: int, tally: Counter[str]
+    world_of: Callable[[int], World], count: int, tally: Tally
 ) -> None:
     world = world_of(count)
 
@@ -41,7 +42,7 @@ def test_every_shard_with_a_matching_row_is_in_the_route(
                 route = set(world.cluster.explain(query(i)).shards)
             except UnsupportedStatement:
                 continue
-            tally["narrowed" if len(route) < count else "to all shards"] += 1
+            tally.counts["narrowed" if len(route) < count else "to all shards"] += 1
             assert holders <= route
 
     check()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -18,8 +18,11 @@ from sqlalchemy import (
     BigInteger,
     Date,
     DateTime,
+    Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Integer,
+    Interval,
     Numeric,
     SmallInteger,
     String,
@@ -28,7 +31,9 @@ from sqlalchemy import (
     create_engine,
     func,
     select,
+    text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -150,6 +155,7 @@ class Document(ShardKeyMixin, Base):
     weight: Mapped[Decimal] = mapped_column(Numeric, primary_key=True)
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     size: Mapped[int | None]
+    pages: Mapped[list[Page]] = relationship(back_populates="document", order_by="Page.number")
 
 
 class Page(ShardKeyMixin, Base):
@@ -162,6 +168,56 @@ class Page(ShardKeyMixin, Base):
     weight: Mapped[Decimal] = mapped_column(Numeric, primary_key=True)
     document_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    document: Mapped[Document] = relationship(back_populates="pages")
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant", "weight", "document_id"],
+            ["documents.tenant", "documents.weight", "documents.id"],
+        ),
+    )
+
+
+class Sample(ShardKeyMixin, Base):
+    """Values whose equality, order or digits Python has otherwise."""
+
+    __tablename__ = "samples"
+    __shard_key__ = "user_id"
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    ratio: Mapped[float | None] = mapped_column(Float(53))
+    info: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True))
+    tags: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    took: Mapped[timedelta | None] = mapped_column(Interval)
+    at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    cost: Mapped[Decimal | None] = mapped_column(Numeric(12, 2))
+
+
+class Vehicle(ShardKeyMixin, Base):
+    """A hierarchy: one child in a table of its own, one in this."""
+
+    __tablename__ = "vehicles"
+    __shard_key__ = "owner_id"
+    owner_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(Text(collation="C"))
+    wheels: Mapped[int | None]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "vehicle"}
+
+
+class Bike(Vehicle):
+    gears: Mapped[int | None] = mapped_column()
+    __mapper_args__ = {"polymorphic_identity": "bike"}
+
+
+class Car(Vehicle):
+    __tablename__ = "cars"
+    owner_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seats: Mapped[int | None]
+    __table_args__ = (
+        ForeignKeyConstraint(["owner_id", "id"], ["vehicles.owner_id", "vehicles.id"]),
+    )
+    __mapper_args__ = {"polymorphic_identity": "car"}
 
 
 User.order_count = column_property(
@@ -172,11 +228,15 @@ User.order_count = column_property(
     deferred=True,
 )
 
-SHARDED = (User, Order, Note, Event, Store, Document, Page)
+SHARDED = (User, Order, Note, Event, Store, Document, Page, Sample, Vehicle)
 USER_IDS = (*range(-3, 12), 2**40, -(2**40))
 TENANTS = ("a", "A", "a ", "ä", "", "日本")
 WEIGHTS = (Decimal("1"), Decimal("1.0"), Decimal("1.5"), Decimal("-2.50"), Decimal("0"))
 REGIONS = ("north", "south", "West", "east ", "é")
+RATIOS = (None, 0.5, 0.0, -0.0, float("nan"), 0.25, float("inf"), 0.5, -1.75)
+INFOS = (None, {"a": 1}, {"b": [1, None]}, [], "text", {"a": 1}, {})
+TAGS = (None, [], ["a"], ["a", "B"], ["b", None], ["a"])
+MOMENT = datetime(2021, 3, 28, 0, 30, tzinfo=timezone.utc)
 YEARS = (1899, 1900, 1950, 1999, 2000, 2001, -1, 3, 5, 7)
 
 
@@ -248,6 +308,29 @@ def rows() -> list[Any]:
         for index, each in enumerate(documents)
         for number in range(index % 3)
     ]
+    samples = [
+        Sample(
+            user_id=id_,
+            id=number,
+            ratio=RATIOS[(index + number) % len(RATIOS)],
+            info=INFOS[(index + number) % len(INFOS)],
+            tags=TAGS[(index * 2 + number) % len(TAGS)],
+            took=(None, timedelta(days=1), timedelta(hours=24), timedelta(seconds=-1))[index % 4],
+            at=None if index % 5 == 3 else MOMENT + timedelta(hours=index % 3),
+            cost=(None, Decimal("1.50"), Decimal("-2.00"), Decimal("10.00"))[(index + number) % 4],
+        )
+        for index, id_ in enumerate(USER_IDS)
+        for number in range(index % 3)
+    ]
+    vehicles = [
+        (Vehicle, Bike, Car)[index % 3](
+            owner_id=id_,
+            id=index,
+            wheels=None if index % 4 == 0 else index % 3 + 2,
+            **({}, {"gears": index % 2 or None}, {"seats": index % 4})[index % 3],
+        )
+        for index, id_ in enumerate(USER_IDS[:12])
+    ]
     countries = [
         Country(code="in", name="India", rank=1),
         Country(code="de", name="Deutschland", rank=2),
@@ -255,7 +338,8 @@ def rows() -> list[Any]:
         Country(code="xx", name="Nowhere", rank=2),
     ]
     flags = [Flag(id=1, name="x"), Flag(id=2, name="y")]
-    return [*countries, *flags, *users, *orders, *notes, *events, *stores, *documents, *pages]
+    owned = [*orders, *notes, *samples, *vehicles]
+    return [*countries, *flags, *users, *owned, *events, *stores, *documents, *pages]
 
 
 @dataclass
@@ -265,13 +349,16 @@ class World:
     cluster: Cluster
     one: Engine
 
-    def fill(self) -> None:
-        """Create tables and rows in both."""
+    def fill(self, *, only_cluster: bool = False) -> None:
+        """Create tables and rows in both; or on the cluster, where the other one is filled."""
         self.cluster.create_all(Base.metadata)
-        Base.metadata.create_all(self.one)
-        for bind in (self.cluster.engine, self.one):
+        if not only_cluster:
+            Base.metadata.create_all(self.one)
+        for bind in (self.cluster.engine,) if only_cluster else (self.cluster.engine, self.one):
             with Session(bind) as session, session.begin():
                 session.add_all(rows())
+        for engine in (self.one, *(shard.engine for shard in self.cluster.shards.values())):
+            _prepare_for_planning(engine)
 
     def shards_with(self, statement: Any) -> set[str]:
         """The shards whose own rows match a SELECT."""
@@ -308,6 +395,16 @@ def filled_world(
     finally:
         cluster.dispose()
         one.dispose()
+
+
+def _prepare_for_planning(engine: Engine) -> None:
+    """Let PostgreSQL know how few rows there are, or it compiles its plans to machine code."""
+    with engine.connect() as connection:
+        name = connection.execute(select(func.current_database())).scalar_one()
+        connection.execute(text(f'ALTER DATABASE "{name}" SET jit = off'))
+        connection.execute(text("ANALYZE"))
+        connection.commit()
+    engine.dispose()
 
 
 def typed(row: Any) -> tuple[Any, ...]:

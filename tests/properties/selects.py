@@ -1,0 +1,241 @@
+"""SELECTs of every kind, composed freely: groups, windows, DISTINCT, set operations, limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    cast,
+    except_,
+    except_all,
+    func,
+    intersect,
+    intersect_all,
+    select,
+    tuple_,
+    union,
+    union_all,
+)
+
+from tests.properties.aggregates import Aggregates
+from tests.properties.scopes import COMPARED, ORDERED, TYPES, Field, Query, Scope, Source, of_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OPERATIONS = (union_all, union, except_, intersect, except_all, intersect_all)
+
+
+class Selects(Aggregates):
+    """Composes SELECTs."""
+
+    def query(self, depth: int, outer: Scope | None = None) -> Query:
+        found = self.select(depth, outer)
+        return self._cut(found) if self.choices.chance(15) else found
+
+    def select(self, depth: int, outer: Scope | None = None) -> Query:
+        """A SELECT that is neither ordered nor cut yet."""
+        ways: list[Callable[[int, Scope | None], Query]] = [
+            self.plain,
+            self.plain,
+            self.grouped,
+            self.grouped,
+            self.distinct,
+            self.windowed,
+        ]
+        if outer is None and depth > 0:
+            ways += [self.operation]
+        return self.choices.pick(ways)(depth, outer)
+
+    # -- plain ------------------------------------------------------------------------------
+
+    def plain(self, depth: int, outer: Scope | None = None) -> Query:
+        """Columns and expressions of one source or of several."""
+        scope, query = self._begun(depth, outer)
+        columns = [self.expression(scope, None, 1) for _ in range(1 + self.choices.below(3))]
+        query = query.add_columns(*_labelled(columns))
+        return Query(query, _named(columns), _ordered(scope.fields), scope.tiebreak(), is_open=True)
+
+    def _begun(self, depth: int, outer: Scope | None) -> tuple[Scope, Any]:
+        scope, froms, where = self.relation(depth, outer)
+        if self.choices.chance(45):
+            where = [*where, self.condition(scope, min(depth, 2))]
+        query = select().select_from(*froms).where(*where)
+        around = scope.around()
+        return scope, query.correlate(*around) if around else query
+
+    def distinct(self, depth: int, outer: Scope | None = None) -> Query:
+        """DISTINCT, or DISTINCT ON with an order that decides."""
+        scope, query = self._begun(depth, outer)
+        columns = [self.expression(scope, COMPARED, 1) for _ in range(1 + self.choices.below(2))]
+        for each in columns:
+            self.choosing(each.kind)
+        labelled = _labelled(columns)
+        if self.choices.chance(30):
+            keys = [each.expression for each in self.choices.some(_ordered(scope.fields), 1, 2)]
+            query = query.add_columns(*labelled).distinct(*keys)
+            query = query.order_by(*keys, *map(self._directed, scope.tiebreak()))
+            inner = query.subquery()
+            fields = [Field(inner.c[name], kind) for name, kind in _named(columns)]
+            outside = select(*_labelled(fields))
+            return Query(outside, _named(columns), _ordered(fields), list(inner.c))
+        query = query.add_columns(*labelled).distinct()
+        fields = [
+            Field(label, f.kind, n)
+            for n, (label, f) in enumerate(zip(labelled, columns, strict=True))
+        ]
+        names = [name for name, _ in _named(columns)]
+        return Query(query, _named(columns), _ordered(fields), labelled, keys=names)
+
+    # -- groups -----------------------------------------------------------------------------
+
+    def grouped(self, depth: int, outer: Scope | None = None) -> Query:
+        """GROUP BY in many ways, HAVING, or one row of aggregates."""
+        scope, query = self._begun(depth, outer)
+        how = self.choices.pick(
+            ("plain", "plain", "plain", "whole", "key", "rollup", "cube", "sets")
+        )
+        if how == "whole":
+            figures = [self.figure(scope) for _ in range(1 + self.choices.below(3))]
+            query = query.add_columns(*_labelled(figures))
+            return Query(self._having(query, scope), _named(figures), [], [])
+        keyed = [s for s in scope.sources if s.model is not None and s.get is not None]
+        if how == "key" and keyed:
+            return self._by_key(scope, query, self.choices.pick(keyed))
+        keys = self._keys(scope)
+        figures = [self.figure(scope) for _ in range(self.choices.below(3))]
+        labelled = _labelled([*keys, *figures])
+        query = self._by(query.add_columns(*labelled), [k.expression for k in keys], how)
+        tiebreak = [each.expression for each in keys]
+        if how in ("rollup", "cube", "sets"):
+            # Rows of subtotals can be alike: which grouping it is tells them apart.
+            place = func.grouping(*(key.expression for key in keys))
+            figures.append(Field(place, "int"))
+            query = query.add_columns(place.label(f"c{len(keys) + len(figures) - 1}"))
+            tiebreak.append(place)
+        fields = [*keys, *figures]
+        candidates = _ordered([Field(f.expression, f.kind, n) for n, f in enumerate(fields)])
+        names = [name for name, _ in _named(keys)] if how in ("plain", "key") else None
+        return Query(self._having(query, scope), _named(fields), candidates, tiebreak, keys=names)
+
+    def _keys(self, scope: Scope) -> list[Field]:
+        own = Scope(scope.sources)
+        keys = [self.expression(own, COMPARED, 1) for _ in range(1 + self.choices.below(2))]
+        for each in keys:
+            self.choosing(each.kind)
+        return keys
+
+    def _by(self, query: Any, keys: list[Any], how: str) -> Any:
+        if how == "rollup":
+            return query.group_by(func.rollup(*keys))
+        if how == "cube":
+            return query.group_by(func.cube(*keys))
+        if how == "sets":
+            return query.group_by(func.grouping_sets(*(tuple_(key) for key in keys)))
+        return query.group_by(*keys)
+
+    def _by_key(self, scope: Scope, query: Any, source: Source) -> Query:
+        """By the whole primary key, on which all columns of the table depend."""
+        assert source.keys is not None
+        columns = [*self.choices.some(source.fields, 1, 2), self.figure(scope)]
+        query = query.add_columns(*_labelled(columns)).group_by(*source.keys)
+        query = self._having(query, scope)
+        return Query(query, _named(columns), _ordered(source.fields), list(source.keys))
+
+    def _having(self, query: Any, scope: Scope) -> Any:
+        if not self.choices.chance(25):
+            return query
+        figure = self.plain_figure(scope)
+        if figure.kind == "int":
+            return query.having(figure.expression >= self.value("int"))
+        return query.having(func.count() > self.choices.pick((0, 1, 2)))
+
+    # -- windows ----------------------------------------------------------------------------
+
+    def windowed(self, depth: int, outer: Scope | None = None) -> Query:
+        """Window functions; over rows in a total order, or that see peers alike."""
+        scope, query = self._begun(depth, outer)
+        columns = [self.expression(scope, None, 0), self.window(scope)]
+        if self.choices.chance(40):
+            columns.append(self.window(scope))
+        query = query.add_columns(*_labelled(columns))
+        candidates = _ordered(scope.fields)
+        return Query(query, _named(columns), candidates, scope.tiebreak(), is_open=True)
+
+    # -- set operations ---------------------------------------------------------------------
+
+    def operation(self, depth: int, outer: Scope | None = None) -> Query:
+        """UNION and its kin, nested, members with an order and a limit of their own."""
+        width = 1 + self.choices.below(2)
+        kinds = [self.choices.pick(("int", "int", "text", "num", "date")) for _ in range(width)]
+        for kind in kinds:
+            self.choosing(kind)
+        statement = self._combined(depth, kinds)
+        columns = [(f"c{n}", kind) for n, kind in enumerate(kinds)]
+        inner = [
+            Field(statement.selected_columns[name], kind, n)
+            for n, (name, kind) in enumerate(columns)
+        ]
+        return Query(statement, columns, _ordered(inner), [f.expression for f in inner])
+
+    def _combined(self, depth: int, kinds: list[str]) -> Any:
+        members = [self._member_of(depth - 1, kinds) for _ in range(2 + self.choices.below(2))]
+        return self.choices.pick(OPERATIONS)(*members)
+
+    def _member_of(self, depth: int, kinds: list[str]) -> Any:
+        if depth > 0 and self.choices.chance(20):
+            return self._combined(depth, kinds)
+        scope, query = self._begun(max(0, depth), None)
+        columns = []
+        for kind in kinds:
+            found = self.expression(scope, (kind,), 0)
+            columns.append(found.expression)
+        query = query.add_columns(
+            *(
+                _typed(c, kind).label(f"c{n}")
+                for n, (c, kind) in enumerate(zip(columns, kinds, strict=True))
+            )
+        )
+        if self.choices.chance(20):
+            query = query.order_by(*query.selected_columns).limit(self._rows())
+        return query
+
+    # -- order and limit --------------------------------------------------------------------
+
+    def _directed(self, expression: Any) -> Any:
+        way = self.choices.pick(("", "", "desc", "asc", "nulls_first", "desc nulls_last"))
+        for name in way.split():
+            expression = getattr(expression, name)()
+        return expression
+
+    def _rows(self) -> Any:
+        """How many: None is no limit."""
+        counts = (3, 1, 5, 0, 2, 50)
+        return (self.choices.pick(counts), self.choices.pick(counts))[self.turn]
+
+    def _cut(self, query: Query) -> Query:
+        """The first rows of a total order, so that it is determined which ones."""
+        for _, kind in query.columns:
+            self.choosing(kind)
+        order = [self._directed(each) for each in query.tiebreak]
+        query.statement = query.statement.order_by(*order).limit(self._rows())
+        if self.choices.chance(30):
+            query.statement = query.statement.offset(self._rows())
+        query.is_open = False
+        return query
+
+
+def _labelled(fields: list[Field]) -> list[Any]:
+    return [each.expression.label(f"c{n}") for n, each in enumerate(fields)]
+
+
+def _named(fields: list[Field]) -> list[tuple[str, str]]:
+    return [(f"c{n}", each.kind) for n, each in enumerate(fields)]
+
+
+def _ordered(fields: list[Field]) -> list[Field]:
+    return of_kind(fields, ORDERED)
+
+
+def _typed(expression: Any, kind: str) -> Any:
+    return cast(expression, TYPES[kind])
