@@ -2,7 +2,8 @@
 
 A filter of an occurrence is a condition on its own columns that every row must meet to have any
 part in the answer: a conjunct of WHERE, where no outer join fills the occurrence with NULLs, or of
-ON, where a row that does not meet it joins nothing. Rows that fail it can be left where they are.
+ON, where a row that does not meet it joins nothing; of an OR, what each of its alternatives says.
+Rows that fail it can be left where they are.
 
 Fails closed: an occurrence that is not found here has no filters, so the caller compares the
 number of occurrences with what the compiler rendered.
@@ -13,8 +14,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Table
-from sqlalchemy.sql.elements import ColumnClause
+from sqlalchemy import Table, and_, or_
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import BooleanClauseList, ColumnClause
 from sqlalchemy.sql.selectable import (
     CTE,
     Alias,
@@ -31,6 +33,7 @@ from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.routing.equalities import conjuncts
+from sqlalchemy_shards.routing.reading import ungrouped
 from sqlalchemy_shards.routing.row_wise import why_not_row_wise
 from sqlalchemy_shards.routing.scopes import leaves
 
@@ -119,8 +122,9 @@ class _Walk:
         while isinstance(inner, (Alias, Subquery)):
             inner = inner.element
         if isinstance(inner, Table):
-            own = tuple(each for each in certain if _is_filter_of(element, each))
-            self.found[inner].append(Occurrence(element, own))
+            own = (_implied(element, each) for each in certain)
+            filters = tuple(each for each in own if each is not None)
+            self.found[inner].append(Occurrence(element, filters))
         elif isinstance(inner, CTE):
             self.query(inner.element, frozenset(), frozenset(), is_from=True)
         elif isinstance(inner, Lateral):
@@ -146,6 +150,24 @@ def _queries_in(expression: Any) -> Iterator[Any]:
         return  # a FROM element that a column or option names
     for child in expression.get_children() if expression is not None else ():
         yield from _queries_in(child)
+
+
+def _implied(element: FromClause, condition: Any) -> Any:
+    """What a condition, being true, says of one element's columns alone; None: nothing.
+
+    As PostgreSQL does: of ``a.n = 1 AND b.n = 2 OR a.n = 3 AND b.n = 4`` a row of ``a`` must meet
+    ``a.n = 1 OR a.n = 3``.
+    """
+    if _is_filter_of(element, condition):
+        return condition
+    condition = ungrouped(condition)
+    if not isinstance(condition, BooleanClauseList):
+        return None
+    told = [_implied(element, clause) for clause in condition.clauses]
+    known = [each for each in told if each is not None]
+    if condition.operator is operators.and_:
+        return and_(*known) if known else None
+    return or_(*known) if condition.operator is operators.or_ and len(known) == len(told) else None
 
 
 def _is_filter_of(element: FromClause, condition: Any) -> bool:

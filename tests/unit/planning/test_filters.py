@@ -209,6 +209,37 @@ THREE = select(A.c.id).select_from(
             {"a": "(a.id, a.n) IN ((1, 2), (3, 4))"},
             id="row values",
         ),
+        pytest.param(
+            select(A.c.n)
+            .join(B, or_(and_(A.c.s == B.c.s, A.c.n == 1, A.c.id > 5), and_(B.c.n < 2, A.c.n == 3)))
+            .distinct(),
+            {"a": "a.n = 1 AND a.id > 5 OR a.n = 3", "b": None},
+            id="what each alternative says",
+        ),
+        pytest.param(
+            select(A.c.n)
+            .join(B, A.c.s == B.c.s)
+            .where(or_(A.c.n == 1, and_(B.c.n == 2, or_(and_(A.c.n == 4, B.c.id > 1), A.c.id < 9))))
+            .distinct(),
+            {"a": "a.n = 1 OR a.n = 4 OR a.id < 9", "b": None},
+            id="alternatives within alternatives",
+        ),
+        pytest.param(
+            select(A.c.n)
+            .join(B, A.c.s == B.c.s)
+            .where(not_(and_(or_(A.c.n == 1, B.c.n == 2), or_(A.c.n == 3, B.c.n == 4))))
+            .distinct(),
+            {"a": None, "b": None},
+            id="alternatives that are denied",
+        ),
+        pytest.param(
+            select(A.c.n)
+            .outerjoin(B, A.c.s == B.c.s)
+            .where(or_(and_(A.c.n == 1, B.c.n == 2), and_(A.c.n == 3, B.c.n.is_(None))))
+            .distinct(),
+            {"a": "a.n = 1 OR a.n = 3", "b": None},
+            id="alternatives beside an outer join",
+        ),
     ],
 )
 def test_conditions_are_pushed_to_the_tables_of_which_they_hold(
