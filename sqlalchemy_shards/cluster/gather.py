@@ -14,21 +14,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg.rows import tuple_row
-
 from sqlalchemy_shards import _compat
-from sqlalchemy_shards.errors import GatherLimitExceeded, ShardsError, UnsupportedStatement
+from sqlalchemy_shards.errors import ShardsError, UnsupportedStatement
+from sqlalchemy_shards.execution.arrived import AMBIGUOUS_ENCODINGS
 from sqlalchemy_shards.execution.foreign_order import order_statement
 from sqlalchemy_shards.execution.merge import windowed
-from sqlalchemy_shards.execution.shadows import RawLoader, Shadow, by_part, size_of
+from sqlalchemy_shards.execution.shadows import Shadow
 from sqlalchemy_shards.plan import ForeignOrder, Gather, Shipped
 from sqlalchemy_shards.planning.elsewhere import NOW
 from sqlalchemy_shards.routing.route import Route
 from sqlalchemy_shards.routing.router import route_of, vaguest
 
+from .arrival import Arrival
 from .limits import GatherLimit, checked_gather_limit
-from .observing import AT_WORKSPACE, SHIP, observed
-from .on_shards import on_shards
+from .observing import AT_WORKSPACE, observed
 from .quoting import without_placeholders
 from .values import ExecutionValues
 from .work import Dispatch, Work
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.planning.parts import Gathering, Part
 
     from .connection import ClusterConnection
-    from .enlisted import EnlistedShard
     from .transaction_log import Told
     from .work import Given, Surroundings
 
@@ -121,9 +119,10 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
     parts = step.gathering.parts
     with _failing_alike(connection, decided):
         _tell_time(connection, [step, *decided.works])
-    shipped = _ship(connection, decided, step.limit)
-    widths = [len(part.columns) for part in parts]
-    rows = by_part((row for each in shipped for row in each), widths)
+    arrival = Arrival(
+        [part.origin for part in parts], [len(part.columns) for part in parts], step.limit
+    )
+    arrival.ship(connection, decided.works)
     preparer = connection.dialect.identifier_preparer
 
     def quote(name: str) -> str:
@@ -134,10 +133,10 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
             quote(part.name),
             tuple(map(quote, part.columns)),
             part.types,
-            rows[index],
+            arrived,
             tuple(map(quote, part.key)),
         )
-        for index, part in enumerate(parts)
+        for part, arrived in zip(parts, arrival.parts, strict=True)
     ]
     with _failing_alike(connection, decided):
         return observed(
@@ -201,39 +200,6 @@ def in_order(
     return windowed((row[: merge.visible] for row in rows), merge.window, decided.values or {})
 
 
-def _ship(
-    connection: ClusterConnection, decided: Dispatch, limit: GatherLimit
-) -> list[list[tuple[Any, ...]]]:
-    def read(work: Work, enlisted: EnlistedShard) -> list[tuple[Any, ...]]:
-        with enlisted.driver.cursor(row_factory=tuple_row) as cursor:
-            for name in ("text", "int4"):
-                cursor.adapters.register_loader(name, RawLoader)
-            # Cut off where it is too much anyway.
-            sql = f"{work.sql} LIMIT {limit.rows + 1}"
-            return cursor.execute(sql.encode(), work.parameters).fetchall()
-
-    shipped = on_shards(connection, decided.works, read, step=SHIP)
-    sizes = [size_of(rows) for rows in shipped]
-    for work, rows, size in zip(decided.works, shipped, sizes, strict=True):
-        if len(rows) > limit.rows or size > limit.bytes:
-            raise _too_much(limit, decided, work.shard)
-    if sum(map(len, shipped)) > limit.rows or sum(sizes) > limit.bytes:
-        raise _too_much(limit, decided, None)
-    return shipped
-
-
-def _too_much(limit: GatherLimit, decided: Dispatch, shard: str | None) -> GatherLimitExceeded:
-    assert decided.gather is not None
-    tables = ", ".join(repr(part.origin) for part in decided.gather.gathering.parts)
-    return GatherLimitExceeded(
-        f"more than {limit.rows} rows or {limit.bytes} bytes of {tables} would have to be brought "
-        "together",
-        "narrow the statement by conditions on its tables, name one shard key, or raise the limit "
-        "with execution_options(gather_limit=GatherLimit(rows=..., bytes=...))",
-        shard=shard,
-    )
-
-
 def _told(connection: ClusterConnection, parts: Sequence[Part]) -> list[Told]:
     """What the transaction was set to: the workspace is told it, as a shard that joins late is."""
     told = list(connection.settings())
@@ -258,6 +224,12 @@ def _settings(connection: ClusterConnection, decided: Dispatch) -> dict[str, str
                 raise UnsupportedStatement(
                     f"DateStyle is {value!r}, which writes times that cannot be read for certain",
                     "set DateStyle to ISO",
+                    shard=work.shard,
+                )
+            if value in AMBIGUOUS_ENCODINGS:
+                raise UnsupportedStatement(
+                    f"client_encoding is {value!r}, in which a character may hold a backslash",
+                    "set client_encoding to UTF8",
                     shard=work.shard,
                 )
             if found.setdefault(name, value) != value:

@@ -13,7 +13,7 @@ class GatherLimit:
     """The most that one statement may bring to the workspace.
 
     :param rows: of all shards and tables together.
-    :param bytes: of their values as text.
+    :param bytes: of these rows, as COPY writes them as text.
     :raises ConfigurationError: one of them is no positive whole number.
     """
 

@@ -48,7 +48,7 @@ class Measuring:
 
     def on_step(self, name: str, shard: str | None, seconds: float, answer: Any) -> None:
         """A step was done."""
-        self._steps.append(_Step(name, shard, seconds, _Answer(answer, keeps_rows=name == SHIP)))
+        self._steps.append(_Step(name, shard, seconds, _Answer(answer, is_shipped=name == SHIP)))
 
     def run(
         self,
@@ -92,21 +92,21 @@ class _Answer:
     """What a step gave, as far as it can be counted.
 
     :param answer: a driver's cursor, rows, or what has no rows.
-    :param keeps_rows: they are rows as they are shipped, of bytes, and not streamed.
+    :param is_shipped: it is what has counted shipped rows.
     """
 
-    def __init__(self, answer: Any, *, keeps_rows: bool) -> None:
-        self._rows = answer if keeps_rows else None
+    def __init__(self, answer: Any, *, is_shipped: bool) -> None:
+        self._size: int | None = answer.size if is_shipped else None
         self._result = getattr(answer, "pgresult", None)  # it outlasts the cursor
         count = len(answer) if isinstance(answer, (list, range)) else -1
-        count = getattr(answer, "rowcount", count)
+        count = answer.count if is_shipped else getattr(answer, "rowcount", count)
         self.rows = count if count >= 0 else None
 
     @property
     def bytes(self) -> int | None:
         """Of all values, as the server sent them; None: not known."""
-        if self._rows is not None:
-            return sum(len(value) for row in self._rows for value in row if value is not None)
+        if self._size is not None:
+            return self._size
         result = self._result
         if result is None or not result.nfields or self.rows is None:
             return None

@@ -22,7 +22,6 @@ from sqlalchemy_shards.execution.shadows import (
     Shadow,
     TextArray,
     TextArrayDumper,
-    copy_rows,
     copy_statement,
     table_definition,
     with_ctes,
@@ -233,8 +232,8 @@ def _fill_tables(cursor: Any, shadows: Sequence[Shadow]) -> None:
     for shadow in shadows:
         cursor.execute(table_definition(shadow).encode())
         with cursor.copy(copy_statement(shadow).encode()) as copy:
-            for line in copy_rows(shadow.rows):
-                copy.write(line)
+            for chunk in shadow.rows.chunks():
+                copy.write(chunk)
         cursor.execute(f"ANALYZE pg_temp.{shadow.name}".encode())
 
 

@@ -15,5 +15,7 @@ Never: starts a thread on its ordinary path, retries, decides what runs where, o
 - `loop`: the loop under it
 - `greenlets`: the greenlet of a branch, and the sockets that greenlets wait for
 - `cancelling`: cancel requests that do not block
+- `copying`: rows of a COPY, taken while they arrive
+- `written_values`: a statement with its values written into it
 - `urls`: reading a URL and showing it without its password
 """

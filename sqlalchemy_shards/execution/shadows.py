@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from psycopg.adapt import Buffer, Dumper, Loader
+from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy_shards.catalog.columns import ColumnType
 
-Row = tuple["bytes | None", ...]
+    from .arrived import ArrivedRows
 
 TEXT: Final = 25
 TEXT_ARRAY: Final = 1009
@@ -43,7 +43,7 @@ class Shadow:
     name: str
     columns: tuple[str, ...]
     types: tuple[ColumnType, ...]
-    rows: Sequence[Row]
+    rows: ArrivedRows
     key: tuple[str, ...] = ()
 
 
@@ -76,29 +76,21 @@ class TextArrayDumper(Dumper):
         return b"".join(parts)
 
 
-class RawLoader(Loader):
-    """Leaves a value as the server wrote it."""
-
-    def load(self, data: Buffer) -> bytes:
-        """The text of the value, in the connection's encoding."""
-        return bytes(data)
-
-
 def with_ctes(sql: str, shadows: Sequence[Shadow]) -> tuple[str, Mapping[str, TextArray]]:
     """Put a CTE for each table before a SELECT; return it and the parameters that it needs more."""
     written, parameters = [], {}
     for number, shadow in enumerate(shadows):
         arrays = []
-        for place in range(len(shadow.columns)):
+        for place, cells in enumerate(shadow.rows.columns(len(shadow.columns))):
             name = f"shards_{number}_{place}"
-            parameters[name] = TextArray([row[place] for row in shadow.rows])
+            parameters[name] = TextArray(cells)
             arrays.append(f"%({name})s")
-        cells = ", ".join(f"c{place}" for place in range(len(arrays)))
+        names = ", ".join(f"c{place}" for place in range(len(arrays)))
         values = ", ".join(_value(f"c{place}", type_) for place, type_ in enumerate(shadow.types))
         beginning = f"{shadow.name} ({', '.join(shadow.columns)}) AS (SELECT {values} "
         written.append(
             f"{beginning.replace('%', '%%')}"
-            f"FROM unnest({', '.join(arrays)}) AS shards_cells ({cells}))"
+            f"FROM unnest({', '.join(arrays)}) AS shards_cells ({names}))"
         )
     start = _BEGINNING.match(sql)
     assert start is not None
@@ -125,39 +117,5 @@ def table_definition(shadow: Shadow) -> str:
 
 
 def copy_statement(shadow: Shadow) -> str:
-    """The statement that fills it from `copy_rows`."""
+    """The statement that fills it from the rows as they arrived."""
     return f"COPY pg_temp.{shadow.name} ({', '.join(shadow.columns)}) FROM STDIN"
-
-
-def copy_rows(rows: Iterable[Row]) -> Iterator[bytes]:
-    """Rows in the text format of COPY."""
-    for row in rows:
-        yield b"\t".join(map(_escaped, row)) + b"\n"
-
-
-def _escaped(cell: bytes | None) -> bytes:
-    if cell is None:
-        return rb"\N"
-    if b"\\" in cell:
-        cell = cell.replace(b"\\", b"\\\\")
-    for plain, written in _ESCAPES:
-        if plain in cell:
-            cell = cell.replace(plain, written)
-    return cell
-
-
-_ESCAPES: Final = ((b"\t", rb"\t"), (b"\n", rb"\n"), (b"\r", rb"\r"))
-
-
-def size_of(rows: Iterable[Row]) -> int:
-    """Bytes of all values."""
-    return sum(len(cell) for row in rows for cell in row if cell is not None)
-
-
-def by_part(rows: Iterable[Any], widths: Sequence[int]) -> list[list[Row]]:
-    """Shipped rows, sorted out by the part's number that stands before each."""
-    parts: list[list[Row]] = [[] for _ in widths]
-    for row in rows:
-        number = int(row[0])
-        parts[number].append(row[1 : widths[number] + 1])
-    return parts

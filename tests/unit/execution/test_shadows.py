@@ -5,21 +5,21 @@ import struct
 import pytest
 
 from sqlalchemy_shards.catalog.columns import ColumnType
+from sqlalchemy_shards.execution.arrived import ArrivedRows
 from sqlalchemy_shards.execution.shadows import (
     Shadow,
     TextArray,
     TextArrayDumper,
-    by_part,
-    copy_rows,
     copy_statement,
-    size_of,
     table_definition,
     with_ctes,
 )
 
 INTEGER = ColumnType("pg_catalog.int4", None, "integer")
 TEXT = ColumnType("pg_catalog.text", 'pg_catalog."C"', "text")
-USERS = Shadow("users", ("id", '"Name"'), (INTEGER, TEXT), [(b"1", b"a"), (b"2", None)], ("id",))
+ROWS = ArrivedRows()
+ROWS.add([b"1\ta\n", b"2\t\\N\n"])
+USERS = Shadow("users", ("id", '"Name"'), (INTEGER, TEXT), ROWS, ("id",))
 
 
 def test_a_cte_stands_before_a_plain_select() -> None:
@@ -60,12 +60,6 @@ def test_a_temporary_table_has_types_collations_and_key() -> None:
     assert copy_statement(USERS) == 'COPY pg_temp.users (id, "Name") FROM STDIN'
 
 
-def test_copied_values_are_escaped() -> None:
-    rows = [(b"a\tb\nc\rd\\e", None), (b"\\N", b"")]
-
-    assert list(copy_rows(rows)) == [b"a\\tb\\nc\\rd\\\\e\t\\N\n", b"\\\\N\t\n"]
-
-
 def test_an_array_of_cells_is_written_in_binary_form() -> None:
     written = TextArrayDumper(TextArray).dump(TextArray([b"ab", None]))
 
@@ -74,10 +68,3 @@ def test_an_array_of_cells_is_written_in_binary_form() -> None:
 
 def test_an_empty_array_has_no_dimension() -> None:
     assert TextArrayDumper(TextArray).dump(TextArray([])) == struct.pack("!iii", 0, 0, 25)
-
-
-def test_rows_are_sorted_out_by_their_part() -> None:
-    rows = [(b"1", b"x", None), (b"0", b"y", b"z")]
-
-    assert by_part(rows, [2, 1]) == [[(b"y", b"z")], [(b"x",)]]
-    assert size_of([(b"ab", None), (b"c",)]) == 3
