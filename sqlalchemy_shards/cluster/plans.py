@@ -104,19 +104,21 @@ class StatementPlan:
 
         :raises Refusal: several shards cannot answer.
         """
-        if self._prepared is None:
+        prepared = self._prepared  # looked at once: another thread may change it meanwhile
+        if prepared is None:
             try:
-                self._prepared = prepare(self.sources, compiled, facts)
+                prepared = prepare(self.sources, compiled, facts)
             except Refusal as refusal:
-                self._prepared = refusal
-        if isinstance(self._prepared, Refusal):
-            raise Refusal(self._prepared.reason, self._prepared.advice)
-        return self._prepared
+                prepared = refusal.with_traceback(None)  # it would hold what planning has made
+            self._prepared = prepared
+        if isinstance(prepared, Refusal):
+            raise Refusal(prepared.reason, prepared.advice)
+        return prepared
 
     def refuse_merge(self, reason: str) -> Refusal:
         """Remember what only the rows' types could tell: they cannot be merged."""
-        self._prepared = Refusal(reason)
-        return self._prepared
+        self._prepared = refusal = Refusal(reason)
+        return refusal
 
     def key_lists(self, compiled: SQLCompiler) -> tuple[KeyList, ...]:
         """The lists of keys that each shard needs only its own values of."""
@@ -135,14 +137,16 @@ class StatementPlan:
 
         :raises Refusal: it cannot.
         """
-        if self._gathering is None:
+        gathering = self._gathering
+        if gathering is None:
             try:
-                self._gathering = self._planned(compiled, around)
+                gathering = self._planned(compiled, around)
             except Refusal as refusal:
-                self._gathering = refusal
-        if isinstance(self._gathering, Refusal):
-            raise Refusal(self._gathering.reason, self._gathering.advice)
-        return self._gathering
+                gathering = refusal.with_traceback(None)
+            self._gathering = gathering
+        if isinstance(gathering, Refusal):
+            raise Refusal(gathering.reason, gathering.advice)
+        return gathering
 
     def _planned(self, compiled: Any, around: Surroundings) -> Gathering:
         return plan_gathering(
