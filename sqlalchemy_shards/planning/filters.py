@@ -5,6 +5,8 @@ part in the answer: a conjunct of WHERE, where no outer join fills the occurrenc
 ON, where a row that does not meet it joins nothing; of an OR, what each of its alternatives says.
 Rows that fail it can be left where they are.
 
+Conditions that name other occurrences too are certain in the same way; `partners` reads them.
+
 Fails closed: an occurrence that is not found here has no filters, so the caller compares the
 number of occurrences with what the compiler rendered.
 """
@@ -12,6 +14,7 @@ number of occurrences with what the compiler rendered.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Table, and_, or_
@@ -33,9 +36,10 @@ from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.routing.equalities import conjuncts
+from sqlalchemy_shards.routing.nested import stems_from_rows
 from sqlalchemy_shards.routing.reading import ungrouped
 from sqlalchemy_shards.routing.row_wise import why_not_row_wise
-from sqlalchemy_shards.routing.scopes import leaves
+from sqlalchemy_shards.routing.scopes import leaves, unlabelled
 
 from .elsewhere import TIMES
 
@@ -45,101 +49,157 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import FromClause
 
 
-class Occurrence(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Level:
+    """One SELECT of the statement: what its expressions can name, and what is certain of it.
+
+    :param select: it is held, since its id is its name.
+    :param parent: the SELECT around it, whose FROM elements its expressions can name as well.
+    :param all_levels: every level of the statement, by the id of the SELECT.
+    :param names: FROM element -> the occurrence or the SELECT that it is; None: neither.
+    :param columns: what it selects.
+    :param certain: what every combination of rows of its FROM list meets that its rows are made of.
+    :param stems_from_rows: it gives no row but of such combinations.
+    """
+
+    select: Select[Any]
+    parent: Level | None
+    all_levels: Mapping[int, Level]
+    names: dict[FromClause, Occurrence | Level | None] = field(default_factory=dict)
+    columns: Sequence[Any] = ()
+    certain: list[Any] = field(default_factory=list)
+    stems_from_rows: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Occurrence:
     """One place of a table in a FROM list.
 
     :param element: the table itself, or an alias of it.
-    :param filters: what its rows must meet, all of them.
+    :param level: the SELECT whose FROM list it stands in.
+    :param certain: what its rows must meet to have any part in the answer, all of it.
+    :param filters: those of these conditions that name its own columns only.
     """
 
+    table: Table
     element: FromClause
+    level: Level
+    certain: Sequence[Any]
     filters: tuple[Any, ...]
 
 
 def occurrences_of(statement: Any) -> Mapping[Table, Sequence[Occurrence]]:
     """Find the tables of a SELECT or set operation, with the filters of each occurrence."""
     walk = _Walk()
-    walk.query(statement, frozenset(), frozenset(), is_from=False)
+    walk.query(statement, None, frozenset(), frozenset(), is_from=False)
     return walk.found
 
 
 class _Walk:
     def __init__(self) -> None:
         self.found: defaultdict[Table, list[Occurrence]] = defaultdict(list)
-        self._seen: set[int] = set()
+        self._levels: dict[int, Level] = {}
 
     def query(
         self,
         query: Any,
+        parent: Level | None,
         enclosing: frozenset[FromClause],
         directly_enclosing: frozenset[FromClause],
         *,
         is_from: bool,
-    ) -> None:
-        """Look into a SELECT or set operation."""
+    ) -> Level | None:
+        """Look into a SELECT or set operation; return what is known of a SELECT."""
         while isinstance(query, SelectStatementGrouping):
             query = query.element
         if isinstance(query, CompoundSelect):
             for member in query.selects:
-                self.query(member, enclosing, directly_enclosing, is_from=is_from)
-        elif isinstance(query, Select):
-            if id(query) in self._seen:
-                return  # as a recursive CTE, or what ORDER BY repeats by its label
-            self._seen.add(id(query))
-            seen = _compat.final_select(
-                query, is_from=is_from, enclosing=enclosing, directly_enclosing=directly_enclosing
-            )
-            final, froms = seen.select, seen.froms
-            direct = frozenset(leaf for each in froms for leaf in leaves(each))
-            where = list(conjuncts(final.whereclause))
-            for element in froms:
-                self._from(element, where, enclosing | direct, direct)
-            for expression in final.get_children():
-                self._expression(expression, enclosing | direct, direct)
-            for cte in _compat.select_shape(final).independent_ctes:
-                self._from(cte, [], enclosing | direct, direct)
+                self.query(member, parent, enclosing, directly_enclosing, is_from=is_from)
+            return None
+        if not isinstance(query, Select):
+            return None
+        if id(query) in self._levels:
+            return self._levels[id(query)]  # as in a recursive CTE, or what ORDER BY repeats
+        level = self._levels[id(query)] = Level(query, parent, self._levels)
+        seen = _compat.final_select(
+            query, is_from=is_from, enclosing=enclosing, directly_enclosing=directly_enclosing
+        )
+        final, shape = seen.select, _compat.select_shape(seen.select)
+        level.columns = [unlabelled(each) for each in final.selected_columns]
+        level.stems_from_rows = stems_from_rows(level.columns, shape)
+        direct = frozenset(leaf for each in seen.froms for leaf in leaves(each))
+        where = list(conjuncts(final.whereclause))
+        level.certain += where
+        within = _Within(level, enclosing | direct, direct)
+        for element in seen.froms:
+            self._from(element, where, within, is_kept=True)
+        for expression in final.get_children():
+            self._expression(expression, within)
+        for cte in shape.independent_ctes:
+            self._from(cte, [], within, is_kept=False)
+        return level
 
-    def _from(
-        self,
-        element: Any,
-        certain: list[Any],
-        enclosing: frozenset[FromClause],
-        direct: frozenset[FromClause],
-    ) -> None:
-        """Look into a FROM element, of whose rows the conditions ``certain`` must hold."""
+    def _from(self, element: Any, certain: list[Any], within: _Within, *, is_kept: bool) -> None:
+        """Look into a FROM element, of whose rows the conditions ``certain`` must hold.
+
+        :param is_kept: no outer join fills it with NULLs.
+        """
         while isinstance(element, FromGrouping):
             element = element.element
         if isinstance(element, Join):
-            on = list(conjuncts(element.onclause))
-            self._expression(element.onclause, enclosing, direct)
-            is_inner = not (element.isouter or element.full)
-            left = [*certain, *on] if is_inner else [] if element.full else certain
-            right = [*certain, *on] if is_inner else [] if element.full else on
-            self._from(element.left, left, enclosing, direct)
-            self._from(element.right, right, enclosing, direct)
+            self._join(element, certain, within, is_kept=is_kept)
             return
+        names, level = within.level.names, within.level
         inner = element
         while isinstance(inner, (Alias, Subquery)):
             inner = inner.element
         if isinstance(inner, Table):
             own = (_implied(element, each) for each in certain)
             filters = tuple(each for each in own if each is not None)
-            self.found[inner].append(Occurrence(element, filters))
+            names[element] = occurrence = Occurrence(inner, element, level, certain, filters)
+            self.found[inner].append(occurrence)
         elif isinstance(inner, CTE):
-            self.query(inner.element, frozenset(), frozenset(), is_from=True)
+            nothing: frozenset[FromClause] = frozenset()
+            names[element] = self.query(inner.element, None, nothing, nothing, is_from=True)
         elif isinstance(inner, Lateral):
-            self.query(inner.element, enclosing, direct, is_from=False)
+            while isinstance(inner, (Lateral, Subquery)):
+                inner = inner.element
+            names[element] = self.query(
+                inner, level, within.enclosing, within.direct, is_from=False
+            )
         elif isinstance(inner, SelectBase):
-            self.query(inner, enclosing, direct, is_from=True)
+            names[element] = self.query(inner, level, within.enclosing, within.direct, is_from=True)
         else:
-            self._expression(inner, enclosing, direct)
+            names[element] = None
+            self._expression(inner, within)
 
-    def _expression(
-        self, expression: Any, enclosing: frozenset[FromClause], direct: frozenset[FromClause]
-    ) -> None:
+    def _join(self, join: Join, certain: list[Any], within: _Within, *, is_kept: bool) -> None:
+        on = list(conjuncts(join.onclause))
+        self._expression(join.onclause, within)
+        is_inner = not (join.isouter or join.full)
+        if is_inner and is_kept:
+            within.level.certain += on
+        left = [*certain, *on] if is_inner else [] if join.full else certain
+        right = [*certain, *on] if is_inner else [] if join.full else on
+        self._from(join.left, left, within, is_kept=is_kept and not join.full)
+        self._from(join.right, right, within, is_kept=is_kept and is_inner)
+
+    def _expression(self, expression: Any, within: _Within) -> None:
         """Look for SELECTs inside an expression; FROM elements are looked into elsewhere."""
         for query in _queries_in(expression):
-            self.query(query, enclosing, direct, is_from=False)
+            self.query(query, within.level, within.enclosing, within.direct, is_from=False)
+
+
+class _Within(NamedTuple):
+    """Where the walk is.
+
+    :param enclosing: what a SELECT inside can correlate to when it is told to.
+    :param direct: what it correlates to by itself.
+    """
+
+    level: Level
+    enclosing: frozenset[FromClause]
+    direct: frozenset[FromClause]
 
 
 def _queries_in(expression: Any) -> Iterator[Any]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Table, and_, or_, select
-from sqlalchemy.sql.elements import BindParameter, ColumnClause
+from sqlalchemy import Table, select
+from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.sql.selectable import CTE, Select, TableSample
-from sqlalchemy.sql.visitors import iterate, replacement_traverse
+from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.plan import ShippedRows
@@ -25,6 +25,7 @@ from sqlalchemy_shards.routing.scopes import table_below
 from .derived import Derived, NotRewritable, check_compiled_alike
 from .elsewhere import NOW, TIMES, at_workspace
 from .filters import occurrences_of
+from .narrowing import ALIAS, condition_of, needs_of
 from .parts import Gathering, Part
 from .refusal import Refusal
 from .wire import is_shippable
@@ -32,9 +33,9 @@ from .wire import is_shippable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
-    from sqlalchemy.sql.compiler import SQLCompiler
-
     from sqlalchemy_shards.catalog.columns import ColumnType
+
+    from .narrowing import Need
 
     TypesOf = Callable[[Table], Mapping[str, ColumnType]]
     Depending = Callable[[Iterable[str]], Sequence[str]]
@@ -59,11 +60,11 @@ def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) ->
     statement: Any = _compat.core_statement(compiled)
     _check(statement, compiled)
     _check_functions(compiled.rendered_functions, depending)
-    found = occurrences_of(statement)
+    needs = _needs(statement, compiled)
     keyed = _tables_grouped_by_key(statement)
     parts = tuple(
-        _part(table, count, found.get(table, ()), compiled, types_of, is_key_needed=table in keyed)
-        for table, count in compiled.rendered_tables.items()
+        _part(table, needs.get(table, ()), compiled, types_of, is_key_needed=table in keyed)
+        for table in compiled.rendered_tables
     )
     names = {part.name for part in parts}
     if len(names) < len(parts):
@@ -148,10 +149,22 @@ def _tables_grouped_by_key(statement: Any) -> set[Table]:
     return found
 
 
+def _needs(statement: Any, compiled: Any) -> Mapping[Table, tuple[Need, ...]]:
+    """What the rows of each table must meet; a table is missing if an occurrence was not found."""
+    found, rendered = occurrences_of(statement), compiled.rendered_tables
+    seen = {
+        table: found[table]
+        for table, count in rendered.items()
+        if len(found.get(table, ())) == count
+    }
+    is_known = len(seen) == len(rendered) == len(found)
+    is_clear = not any(table.name.startswith(ALIAS) for table in rendered)
+    return needs_of(seen, compiled, has_partners=is_known and is_clear)
+
+
 def _part(
     table: Any,
-    count: int,
-    occurrences: Sequence[Any],
+    needs: tuple[Need, ...],
     compiled: Any,
     types_of: TypesOf,
     *,
@@ -175,9 +188,7 @@ def _part(
             raise Refusal(f"the shards have no column {table.fullname}.{column.name}")
         if not is_shippable(known[column.name]):
             raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
-    condition = None
-    if len(occurrences) == count:
-        condition = _either(table, occurrences, compiled)
+    condition = condition_of(needs)
     rows = select(*columns).select_from(table)
     return Part(
         name=table.name,
@@ -189,37 +200,3 @@ def _part(
         key=tuple(column.name for column in table.primary_key) if is_key_needed else (),
         follows_search_path=not table.schema,
     )
-
-
-def _either(table: Table, occurrences: Sequence[Any], compiled: Any) -> Any:
-    """What a row must meet to matter in any occurrence; None: every row may matter."""
-    conditions = []
-    for occurrence in occurrences:
-        own = [each for each in occurrence.filters if _has_values(each, compiled)]
-        if not own:
-            return None
-        conditions.append(and_(*(_about(table, each) for each in own)))
-    return or_(*conditions)
-
-
-def _has_values(condition: Any, compiled: SQLCompiler) -> bool:
-    """Whether all parameters of a condition are those of the statement, not copies."""
-    return all(
-        node in compiled.bind_names
-        for node in iterate(condition)
-        if isinstance(node, BindParameter)
-    )
-
-
-def _about(table: Table, condition: Any) -> Any:
-    """The same condition with the columns of an alias taken from the table itself."""
-
-    def replace(node: Any, **_: Any) -> Any:
-        if isinstance(node, BindParameter):
-            return node
-        if isinstance(node, ColumnClause) and not node.is_literal and node.table is not None:
-            return table.c[node.key]
-        return None
-
-    about: Any = replacement_traverse(condition, {}, replace)  # type: ignore[call-overload]
-    return about
