@@ -120,6 +120,9 @@ class Aggregates(Relations):
         own = Scope(scope.sources)
         parts = of_kind(own.fields, COMPARED)
         part = [f.expression for f in self.choices.some(parts, 0, 2)]
+        if own.shard_keys() and self.choices.chance(35):
+            # Windows that lie on one shard each.
+            part = [*self.choices.pick(own.shard_keys()), *part[:1]]
         first = self.choices.pick(of_kind(own.fields, ORDERED) or own.fields)
         order = first.expression
         order = order.desc() if self.choices.chance(30) else order

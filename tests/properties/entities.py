@@ -137,7 +137,7 @@ class Entities(Selects):
         keys = source.keys or []
         inner = self._filtered(select(Page), source)
         if self.choices.chance(50):
-            inner = inner.order_by(*keys).limit(self._rows())
+            inner = inner.order_by(*keys).limit(self.rows())
         entity = aliased(Page, inner.subquery())
         outside = self._entity(entity, Page)
         query = self._filtered(select(entity), outside)
@@ -150,4 +150,4 @@ class Entities(Selects):
         """Sort keys in front of the total order."""
         fields = of_kind(source.fields, ORDERED)
         some = self.choices.some(fields, 0, 2) if fields else []
-        return [self._directed(each.expression) for each in some]
+        return [self.directed(each.expression) for each in some]

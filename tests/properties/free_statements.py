@@ -47,7 +47,7 @@ def _entities(composer: Entities) -> FreeStatement:
     keys = source.keys or []
     statement = statement.order_by(*composer.ordered(source), *keys)
     if composer.choices.chance(30):
-        statement = statement.limit(composer._rows())
+        statement = statement.limit(composer.rows())
     return FreeStatement(statement, is_total=True, is_unique=True)
 
 
@@ -63,9 +63,9 @@ def _ordered(composer: Entities, query: Query) -> FreeStatement:
         statement = statement.add_columns(*shown)
     elif all(each.place is not None for each in chosen):
         places = [each.place for each in chosen if each.place is not None]
-    order = [composer._directed(each.expression) for each in chosen]
+    order = [composer.directed(each.expression) for each in chosen]
     if is_total:
-        order += [composer._directed(each) for each in query.tiebreak]
+        order += [composer.directed(each) for each in query.tiebreak]
     whole = statement
     statement = statement.order_by(*order) if order else statement
     is_cut = choices.chance(40)
@@ -86,7 +86,7 @@ def _ordered(composer: Entities, query: Query) -> FreeStatement:
 def _cut(composer: Entities, statement: Any, *, is_ordered: bool) -> Any:
     choices = composer.choices
     if choices.chance(15):
-        rows = composer._rows()
+        rows = composer.rows()
         return statement.fetch(rows, with_ties=is_ordered and choices.chance(50))
-    statement = statement.limit(composer._rows())
-    return statement.offset(composer._rows()) if choices.chance(40) else statement
+    statement = statement.limit(composer.rows())
+    return statement.offset(composer.rows()) if choices.chance(40) else statement

@@ -64,6 +64,12 @@ TIES: dict[type[Any], tuple[str, tuple[str, ...]]] = {
 }
 """Keyspace and shard key, of tables that are co-located with another."""
 
+SHARD_KEYS: dict[type[Any], tuple[str, ...]] = {
+    **{model: key for model, (_, key) in TIES.items()},
+    Event: ("year",),
+    Store: ("region",),
+}
+
 KINDS: dict[str, str] = {
     **dict.fromkeys("small score amount size rank number wheels year".split(), "int"),
     **dict.fromkeys("id user_id owner_id document_id".split(), "int"),
@@ -156,6 +162,14 @@ class Scope:
             keys = source.keys
             found += [f.expression for f in source.fields] if keys is None else keys
         return found
+
+    def shard_keys(self) -> list[list[Any]]:
+        """The shard keys of its sources that have one."""
+        return [
+            [source.get(name) for name in SHARD_KEYS[source.model]]
+            for source in self.sources
+            if source.model in SHARD_KEYS and source.get is not None
+        ]
 
     def around(self) -> list[Any]:
         """Elements of all SELECTs around this one."""

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from tests.properties.aggregates import Aggregates
-from tests.properties.scopes import COMPARED, ORDERED, TYPES, Field, Query, Scope, Source, of_kind
+from tests.properties.scopes import COMPARED, KINDS, ORDERED, TYPES, Field, Query, Scope, Source, of_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,13 +68,16 @@ class Selects(Aggregates):
         """DISTINCT, or DISTINCT ON with an order that decides."""
         scope, query = self._begun(depth, outer)
         columns = [self.expression(scope, COMPARED, 1) for _ in range(1 + self.choices.below(2))]
+        if scope.shard_keys() and self.choices.chance(25):
+            key = self.choices.pick(scope.shard_keys())
+            columns = [*(Field(each, KINDS[each.key]) for each in key), columns[0]]
         for each in columns:
             self.choosing(each.kind)
         labelled = _labelled(columns)
         if self.choices.chance(30):
             keys = [each.expression for each in self.choices.some(_ordered(scope.fields), 1, 2)]
             query = query.add_columns(*labelled).distinct(*keys)
-            query = query.order_by(*keys, *map(self._directed, scope.tiebreak()))
+            query = query.order_by(*keys, *map(self.directed, scope.tiebreak()))
             inner = query.subquery()
             fields = [Field(inner.c[name], kind) for name, kind in _named(columns)]
             outside = select(*_labelled(fields))
@@ -120,7 +123,14 @@ class Selects(Aggregates):
 
     def _keys(self, scope: Scope) -> list[Field]:
         own = Scope(scope.sources)
-        keys = [self.expression(own, COMPARED, 1) for _ in range(1 + self.choices.below(2))]
+        if own.shard_keys() and self.choices.chance(30):
+            # Groups that lie on one shard each.
+            key = self.choices.pick(own.shard_keys())
+            keys = [Field(each, KINDS[each.key]) for each in key]
+            keys += [self.expression(own, COMPARED, 1)] if self.choices.chance(40) else []
+        else:
+            depth = 1 if self.choices.chance(40) else 0
+            keys = [self.expression(own, COMPARED, depth) for _ in range(1 + self.choices.below(2))]
         for each in keys:
             self.choosing(each.kind)
         return keys
@@ -197,18 +207,18 @@ class Selects(Aggregates):
             )
         )
         if self.choices.chance(20):
-            query = query.order_by(*query.selected_columns).limit(self._rows())
+            query = query.order_by(*query.selected_columns).limit(self.rows())
         return query
 
     # -- order and limit --------------------------------------------------------------------
 
-    def _directed(self, expression: Any) -> Any:
+    def directed(self, expression: Any) -> Any:
         way = self.choices.pick(("", "", "desc", "asc", "nulls_first", "desc nulls_last"))
         for name in way.split():
             expression = getattr(expression, name)()
         return expression
 
-    def _rows(self) -> Any:
+    def rows(self) -> Any:
         """How many: None is no limit."""
         counts = (3, 1, 5, 0, 2, 50)
         return (self.choices.pick(counts), self.choices.pick(counts))[self.turn]
@@ -217,10 +227,10 @@ class Selects(Aggregates):
         """The first rows of a total order, so that it is determined which ones."""
         for _, kind in query.columns:
             self.choosing(kind)
-        order = [self._directed(each) for each in query.tiebreak]
-        query.statement = query.statement.order_by(*order).limit(self._rows())
+        order = [self.directed(each) for each in query.tiebreak]
+        query.statement = query.statement.order_by(*order).limit(self.rows())
         if self.choices.chance(30):
-            query.statement = query.statement.offset(self._rows())
+            query.statement = query.statement.offset(self.rows())
         query.is_open = False
         return query
 
