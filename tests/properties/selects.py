@@ -18,7 +18,17 @@ from sqlalchemy import (
 )
 
 from tests.properties.aggregates import Aggregates
-from tests.properties.scopes import COMPARED, KINDS, ORDERED, TYPES, Field, Query, Scope, Source, of_kind
+from tests.properties.scopes import (
+    COMPARED,
+    KINDS,
+    ORDERED,
+    TYPES,
+    Field,
+    Query,
+    Scope,
+    Source,
+    of_kind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

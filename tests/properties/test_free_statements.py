@@ -34,6 +34,7 @@ ALWAYS = "always"
 TODAY = os.environ.get("SHARDS_PROPERTY_SEED") or str(datetime.now(timezone.utc).date())
 AGAIN = os.environ.get("SHARDS_PROPERTY_STATEMENT")
 """The name of a statement that is to be run again, alone."""
+HAS_ICU = "SELECT count(*) > 0 FROM pg_collation WHERE collname = 'und-x-icu'"
 CTE_ROWS_MAX = 5_000
 pytestmark = [pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
 
@@ -61,10 +62,9 @@ class Comparison:
         self.world = world
         self.one = Session(world.one)
         self.cluster = Session(world.cluster.engine)
-        version = world.one.dialect.server_version_info
-        assert version is not None
-        self.collation = "und-x-icu" if version[0] < 16 else "unicode"
         with world.one.connect() as connection:
+            has_icu = connection.scalar(text(HAS_ICU))
+            self.collation = "und-x-icu" if has_icu else "C.utf8"
             name = world.one.url.database
             connection.execute(text(f'ALTER DATABASE "{name}" SET statement_timeout = 20000'))
             connection.commit()

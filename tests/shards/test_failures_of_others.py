@@ -69,6 +69,12 @@ class Shelf(ReferenceMixin, Base):
     name: Mapped[str]
 
 
+HAS_ICU = "SELECT count(*) > 0 FROM pg_collation WHERE collname = 'und-x-icu'"
+CASELESS = (
+    "CREATE COLLATION loosely (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+)
+BYTEWISE = "CREATE COLLATION loosely (provider = libc, locale = 'C')"
+"""For builds of PostgreSQL without ICU."""
 GENRES = ("rock", "Rock", "ROCK", "folk", "Folk", None, "jazz")
 
 
@@ -121,12 +127,8 @@ def both(servers: PostgresServers) -> Iterator[Both]:
         for url in urls:
             engine = create_engine(url)
             with engine.begin() as connection:
-                connection.execute(
-                    text(
-                        "CREATE COLLATION loosely "
-                        "(provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-                    )
-                )
+                has_icu = connection.scalar(text(HAS_ICU))
+                connection.execute(text(CASELESS if has_icu else BYTEWISE))
             engine.dispose()
         cluster = create_cluster({f"s{number}": url for number, url in enumerate(urls[:4])})
         stack.callback(cluster.dispose)
