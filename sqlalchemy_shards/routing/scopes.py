@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Table
 from sqlalchemy.sql.elements import ColumnClause
-from sqlalchemy.sql.selectable import AliasedReturnsRows
+from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,6 +153,8 @@ class Scope:
 
 def leaves(element: FromClause) -> list[FromClause]:
     """The FROM elements that can be correlated to: an element, and what a join is made of."""
+    if isinstance(element, FromGrouping):  # a join in parentheses, on the right of another
+        return leaves(element.element)
     left, right = getattr(element, "left", None), getattr(element, "right", None)
     if left is None or right is None:
         return [element]
