@@ -81,6 +81,13 @@ def final_select(
     return FinalSelect(final, froms, state._label_resolve_dict[2])
 
 
+def from_list(select: Select[Any]) -> Sequence[FromClause]:
+    """What ``get_final_froms()`` gives, which compiles the whole SELECT first."""
+    compiler: Any = _POSTGRESQL.statement_compiler(_POSTGRESQL, None)
+    state: Any = select._compile_state_factory(select, compiler)
+    return state._get_display_froms()  # type: ignore[no-any-return]
+
+
 def is_written_as_label(expression: Any, labels: Mapping[str, ColumnElement[Any]]) -> bool:
     """Whether an element of ORDER BY or GROUP BY is rendered as the name of a column.
 
