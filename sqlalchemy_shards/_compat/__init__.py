@@ -19,12 +19,14 @@ from .executions import (
     translated_statement,
 )
 from .statements import (
+    COMMENT,
     FinalSelect,
     SelectShape,
     column_list,
+    compiles_itself,
     core_statement,
+    final_froms,
     final_select,
-    from_list,
     has_expressions,
     has_extensions,
     is_embellished,
@@ -64,6 +66,7 @@ from .writes import (
 )
 
 __all__ = [
+    "COMMENT",
     "FinalSelect",
     "InsertManyValues",
     "ResultColumn",
@@ -73,6 +76,7 @@ __all__ = [
     "client_side_defaults",
     "column_list",
     "column_of_default",
+    "compiles_itself",
     "conflict_assignments",
     "conflict_expressions",
     "conflict_target",
@@ -82,8 +86,8 @@ __all__ = [
     "dml_expressions",
     "dml_values",
     "exclusion_elements",
+    "final_froms",
     "final_select",
-    "from_list",
     "has_expressions",
     "has_extensions",
     "insertmanyvalues_batch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -81,11 +82,14 @@ def final_select(
     return FinalSelect(final, froms, state._label_resolve_dict[2])
 
 
-def from_list(select: Select[Any]) -> Sequence[FromClause]:
-    """What ``get_final_froms()`` gives, which compiles the whole SELECT first."""
-    compiler: Any = _POSTGRESQL.statement_compiler(_POSTGRESQL, None)
-    state: Any = select._compile_state_factory(select, compiler)
-    return state._get_display_froms()  # type: ignore[no-any-return]
+def final_froms(select: Select[Any]) -> Sequence[FromClause]:
+    """The FROM list of an outermost SELECT, as PostgreSQL is given it.
+
+    ``get_final_froms()`` asks the default compiler, which knows no construct of an application's
+    that is written for PostgreSQL alone.
+    """
+    nothing: frozenset[FromClause] = frozenset()
+    return final_select(select, is_from=False, enclosing=nothing, directly_enclosing=nothing).froms
 
 
 def is_written_as_label(expression: Any, labels: Mapping[str, ColumnElement[Any]]) -> bool:
@@ -136,10 +140,18 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
     )
 
 
+COMMENT: Final = re.compile(r"\s*(/\*((?!\*/|/\*)[^\\])*\*/\s*)+", re.S)
+"""Raw SQL that says nothing to PostgreSQL."""
+
+
 def is_embellished(statement: Any) -> bool:
-    """Whether a statement has prefixes, suffixes or hints, which are raw text."""
-    names = ("_prefixes", "_suffixes", "_statement_hints", "_hints")
-    return any(bool(getattr(statement, name, None)) for name in names)
+    """Whether a statement has prefixes, suffixes or hints that are more than comments."""
+    if getattr(statement, "_hints", None):
+        return True
+    texts = [text for _, text in getattr(statement, "_statement_hints", ())]
+    for name in ("_prefixes", "_suffixes"):
+        texts += [getattr(clause, "text", "") for clause, _ in getattr(statement, name, None) or ()]
+    return not all(COMMENT.fullmatch(text) for text in texts)
 
 
 def locked_elements(select: Select[Any]) -> Sequence[Any]:
@@ -155,6 +167,11 @@ def has_extensions(statement: Any) -> bool:
     return any(
         getattr(statement, name, None) is not None for name in positions.values() if name != known
     )
+
+
+def compiles_itself(node: Any) -> bool:
+    """Whether a construct is written by a function of the application, given by ``@compiles``."""
+    return hasattr(type(node), "_compiler_dispatcher")
 
 
 def label_meanings(compiled: SQLCompiler) -> Mapping[str, ColumnElement[Any]]:

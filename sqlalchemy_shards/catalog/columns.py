@@ -40,7 +40,7 @@ SELECT {_SORTS} FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.curre
 _COLUMNS = f"""
 WITH RECURSIVE
 columns AS (
-    SELECT a.attname, a.atttypid, a.attcollation
+    SELECT a.attname, a.atttypid, a.attcollation, a.attnum
     FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
 ),
@@ -75,6 +75,7 @@ JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
 JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+ORDER BY a.attnum
 """
 
 
@@ -98,7 +99,8 @@ class ColumnType(NamedTuple):
 class TableColumns(NamedTuple):
     """What the shards have of a table.
 
-    :param types: column -> type, as all shards that have the table keep it.
+    :param types: column -> type, as all shards that have the table keep it; in the order that
+        they have on the first of them.
     :param ordered_by_code_point: columns of text that sort on all shards as Python's strings do.
     """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg
 
-from sqlalchemy_shards.routing.raw_text import CONSTANT_TEXT
+from sqlalchemy_shards.routing.raw_text import CONSTANT_TEXT, SIMPLE_OPERATOR
 from sqlalchemy_shards.routing.scopes import table_below
 
 if TYPE_CHECKING:
@@ -69,6 +69,25 @@ class ShardsCompiler(PGCompiler_psycopg):
     def _note_text(self, text: str) -> None:
         if not CONSTANT_TEXT.fullmatch(text):
             self.raw_texts.append(text)
+
+    def visit_custom_op_binary(self, element: Any, operator: Any, **keywords: Any) -> Any:
+        """Write an operator of ``op()``, which may be more than an operator."""
+        self._note_operator(operator)
+        return super().visit_custom_op_binary(element, operator, **keywords)
+
+    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **keywords: Any) -> Any:
+        """Write one that stands before its operand."""
+        self._note_operator(operator)
+        return super().visit_custom_op_unary_operator(element, operator, **keywords)
+
+    def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **keywords: Any) -> Any:
+        """Write one that stands behind its operand."""
+        self._note_operator(operator)
+        return super().visit_custom_op_unary_modifier(element, operator, **keywords)
+
+    def _note_operator(self, operator: Any) -> None:
+        if not SIMPLE_OPERATOR.fullmatch(operator.opstring):
+            self.raw_texts.append(operator.opstring)
 
     def visit_table_valued_column(self, element: Any, **keywords: Any) -> Any:
         """Write a FROM element's name where a value stands: its whole row."""

@@ -19,32 +19,28 @@ from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.plan import ShippedRows
-from sqlalchemy_shards.routing.row_wise import ROW_WISE_FUNCTIONS
 from sqlalchemy_shards.routing.scopes import table_below
 
 from .derived import Derived, NotRewritable, check_compiled_alike
 from .elsewhere import NOW, TIMES, at_workspace
 from .filters import occurrences_of
+from .names import check_functions, names_in
 from .narrowing import ALIAS, condition_of, needs_of
 from .parts import Gathering, Part
 from .refusal import Refusal
 from .wire import is_shippable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import Column
 
     from sqlalchemy_shards.catalog.columns import ColumnType
 
     from .narrowing import Need
 
     TypesOf = Callable[[Table], Mapping[str, ColumnType]]
-    Depending = Callable[[Iterable[str]], Sequence[str]]
-
-
-GROUPING_CLAUSES: Final = frozenset("cube grouping grouping_sets rollup".split())
-"""What looks like a function in GROUP BY, and is a part of the language."""
-
-SYSTEM_COLUMNS: Final = frozenset("cmax cmin ctid tableoid xmax xmin".split())
+    from .names import Depending, Names
 
 RESERVED: Final = "shards_"
 """How the names of parameters begin that are added to the statement."""
@@ -59,21 +55,30 @@ def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) ->
     """
     statement: Any = _compat.core_statement(compiled)
     _check(statement, compiled)
-    _check_functions(compiled.rendered_functions, depending)
+    names = names_in(statement, compiled)
+    check_functions(names.functions, depending)
     needs = _needs(statement, compiled)
     keyed = _tables_grouped_by_key(statement)
+    if names.groups_by_text:
+        keyed.update(table for table in compiled.rendered_tables if table.primary_key)
     parts = tuple(
-        _part(table, needs.get(table, ()), compiled, types_of, is_key_needed=table in keyed)
+        _part(
+            table,
+            _columns(table, compiled, names, types_of, is_key_needed=table in keyed),
+            needs.get(table, ()),
+            types_of,
+            is_key_needed=table in keyed,
+        )
         for table in compiled.rendered_tables
     )
-    names = {part.name for part in parts}
-    if len(names) < len(parts):
+    part_names = {part.name for part in parts}
+    if len(part_names) < len(parts):
         raise Refusal("it names two tables that differ in their schema only")
-    is_hidden = any(isinstance(node, CTE) and node.name in names for node in iterate(statement))
+    ctes = {node.name for node in iterate(statement) if isinstance(node, CTE)}
     return Gathering(
         compiled,
         parts,
-        needs_tables=bool(keyed) or is_hidden,
+        needs_tables=bool(keyed) or names.has_records or not ctes.isdisjoint(part_names),
         rewritten=_rewritten(statement, compiled),
     )
 
@@ -95,37 +100,19 @@ def _check(statement: Any, compiled: Any) -> None:
     """Refuse what the workspace would not do as the shards do."""
     if any(name.startswith(RESERVED) for name in compiled.bind_names.values()):
         raise Refusal(f"the names of its parameters begin with {RESERVED!r}", "call them otherwise")
-    if compiled.bare_names & SYSTEM_COLUMNS:
-        raise Refusal(f"it names {min(compiled.bare_names & SYSTEM_COLUMNS)}, a system column")
     if compiled.literal_execute_params:
         raise Refusal("it has parameters that are rendered into its SQL at execution")
-    if compiled.whole_rows:
-        raise Refusal(f"it uses whole rows of {compiled.whole_rows[0]!r}", "name the columns")
-    if compiled.raw_texts:
-        raise Refusal("it holds raw SQL text, which may name any column")
     if compiled.schema_translate_map:
         raise Refusal("schema_translate_map is not understood where rows are brought together")
     for node in iterate(statement):
-        module = type(node).__module__
-        if not module.startswith("sqlalchemy."):
-            raise Refusal(f"it holds a {type(node).__name__}, an SQL construct of your own")
         if isinstance(node, TableSample):
             raise Refusal("TABLESAMPLE picks other rows in every copy of a table")
         if isinstance(node, Select) and _compat.select_shape(node).for_update:
-            raise Refusal("FOR UPDATE would lock no row of the shards")
-
-
-def _check_functions(names: Set[str], depending: Depending) -> None:
-    for name in names:
-        if "." in name and name.rpartition(".")[2] in TIMES:
-            raise Refusal(f"{name}() is not PostgreSQL's own function of that name")
-    found = depending(names - TIMES - ROW_WISE_FUNCTIONS - GROUPING_CLAUSES)
-    if found:
-        raise Refusal(
-            f"the function {found[0]}() may give something else on another server or at "
-            "another time",
-            "compute its value first and pass it as a parameter",
-        )
+            raise Refusal(
+                "FOR UPDATE would lock copies of the rows, not the rows of the shards",
+                "add the shard key to its WHERE clause; or read the primary keys first, and lock "
+                "these rows by a second SELECT, with selectinload() in place of joinedload()",
+            )
 
 
 def _tables_grouped_by_key(statement: Any) -> set[Table]:
@@ -162,27 +149,43 @@ def _needs(statement: Any, compiled: Any) -> Mapping[Table, tuple[Need, ...]]:
     return needs_of(seen, compiled, has_partners=is_known and is_clear)
 
 
-def _part(
-    table: Any,
-    needs: tuple[Need, ...],
-    compiled: Any,
-    types_of: TypesOf,
-    *,
-    is_key_needed: bool,
-) -> Part:
-    wanted = compiled.rendered_columns.get(table, set())
+def _columns(
+    table: Any, compiled: Any, names: Names, types_of: TypesOf, *, is_key_needed: bool
+) -> list[Column[Any]]:
+    """The columns that the statement uses."""
     known = types_of(table)
-    bare = compiled.bare_names
-    unmapped = bare.intersection(known).difference(column.name for column in table.c)
+    own = {column.name: column for column in table.c}
+    if names.is_all_whole or table.fullname in names.whole:
+        missing = [name for name in known if name not in own]
+        if missing:
+            raise Refusal(
+                f"it uses whole rows of {table.fullname}, of which the model does not have the "
+                f"column {missing[0]!r}",
+                "name the columns",
+            )
+        return [own[name] for name in known]
+    unmapped = names.bare.intersection(known).difference(own)
     if unmapped:
         raise Refusal(
             f"it names {min(unmapped)} without a table, which is a column of {table.fullname} "
             "that the model does not have"
         )
-    columns = [column for column in table.c if column.key in wanted or column.name in bare]
+    wanted = compiled.rendered_columns.get(table, set())
+    columns = [column for column in table.c if column.key in wanted or column.name in names.bare]
     if is_key_needed or not columns:
         columns += [column for column in table.primary_key if column not in columns]
-    columns = columns or list(table.c)[:1]
+    return columns or list(table.c)[:1]
+
+
+def _part(
+    table: Any,
+    columns: Sequence[Column[Any]],
+    needs: tuple[Need, ...],
+    types_of: TypesOf,
+    *,
+    is_key_needed: bool,
+) -> Part:
+    known = types_of(table)
     for column in columns:
         if column.name not in known:
             raise Refusal(f"the shards have no column {table.fullname}.{column.name}")

@@ -31,7 +31,7 @@ from sqlalchemy_shards.plan import (
     TextKey,
     Window,
 )
-from sqlalchemy_shards.routing.row_wise import why_not_row_wise
+from sqlalchemy_shards.routing.row_wise import text_of, why_not_row_wise
 
 from .derived import NotRewritable
 from .ordering import Ordering, orderings
@@ -139,7 +139,7 @@ def _deterministic_write(draft: _Draft) -> None:
     select = statement.select if isinstance(statement, Insert) else None
     if isinstance(select, Select) and not draft.sources.writes_reference:
         expressions += [select.whereclause] if select.whereclause is not None else []
-        for element in _compat.from_list(select):
+        for element in _compat.final_froms(select):
             expressions += _on_clauses(element)
     conflict = _compat.post_values_clause(statement) if isinstance(statement, Insert) else None
     expressions += _compat.conflict_expressions(conflict) if conflict is not None else []
@@ -177,7 +177,7 @@ def _aggregates(draft: _Draft) -> None:
     """Either every column is an aggregate that can be put together, or none is."""
     if draft.shape is None:
         return
-    columns = tuple(draft.statement.selected_columns)
+    columns = _compat.column_list(draft.statement)
     found = [_aggregate(column) for column in columns]
     if not columns or None in found:
         return
@@ -194,6 +194,8 @@ def _order(draft: _Draft) -> None:
     found = orderings(draft.shape.order_by, _compat.label_meanings(draft.compiled))
     if found is None:
         raise Refusal("ORDER BY names something that is not a column or expression")
+    if found and any(text_of(column) == "*" for column in _compat.column_list(draft.statement)):
+        raise Refusal("it cannot be told how many columns * stands for")
     draft.orderings = found
 
 
@@ -203,13 +205,13 @@ def _row_wise(draft: _Draft) -> None:
         return
     statement = draft.statement
     expressions: list[Any] = []
-    for column in statement.selected_columns:
+    for column in _compat.column_list(statement):
         if draft.aggregates is None:
             expressions.append(column)
         else:
             expressions.extend(_arguments(column))
     expressions += [statement.whereclause] if statement.whereclause is not None else []
-    for element in _compat.from_list(statement):
+    for element in _compat.final_froms(statement):
         expressions += _on_clauses(element)
     expressions += [ordering.expression for ordering in draft.orderings]
     reason = why_not_row_wise(expressions)
@@ -313,7 +315,7 @@ def _merge_rows(draft: _Draft) -> Prepared:
             as_text(key, type_) for key, type_ in zip(sort_keys, draft.key_types, strict=True)
         ]
     else:
-        visible = len(draft.statement.selected_columns)
+        visible = len(_compat.column_list(draft.statement))
         merge = OrderedMerge(
             keys=tuple(
                 SortKey(
@@ -340,7 +342,7 @@ def _merge_rows(draft: _Draft) -> Prepared:
 
 
 def _foreign_order(draft: _Draft) -> ForeignOrder:
-    visible = len(draft.statement.selected_columns)
+    visible = len(_compat.column_list(draft.statement))
     return ForeignOrder(
         keys=tuple(
             TextKey(
@@ -370,7 +372,9 @@ def _is_byte_order(draft: _Draft, expression: Any) -> bool:
 def _aggregate(column: Any) -> Aggregate | None:
     """The aggregate that a column is, if its partial results can be put together."""
     function = column.element if isinstance(column, Label) else column
-    if not isinstance(function, FunctionElement) or getattr(function, "packagenames", None):
+    if not isinstance(function, FunctionElement) or _compat.compiles_itself(function):
+        return None
+    if getattr(function, "packagenames", None):
         return None
     clauses: Any = function.clauses
     if any(getattr(clause, "operator", None) is distinct_op for clause in clauses):

@@ -13,22 +13,35 @@ from typing import Any, Final
 
 from sqlalchemy.sql.operators import custom_op
 
-CONSTANT_TEXT: Final = re.compile(r"\s*(\*|\d+|null|true|false|'[^'\\]*')\s*", re.I)
+from sqlalchemy_shards import _compat
+
+CONSTANT_TEXT: Final = re.compile(
+    rf"\s*(\*|\d+|null|true|false|'[^'\\]*')\s*|{_compat.COMMENT.pattern}", re.I | re.S
+)
 """Raw SQL without any meaning of its own, as the ORM writes it into EXISTS and into the union of a
 concrete hierarchy's tables."""
+
+SIMPLE_OPERATOR: Final = re.compile(
+    r"[-+*/<>=~!@#%^&|`?]+|operator\s*\([^()]*\)"
+    r"|(\s*\b(at|between|distinct|from|i?like|is|not|overlaps|similar|symmetric|time|to|zone)\b\s*)+",
+    re.I,
+)
+"""Operators that say no more than which function is called; others are raw SQL."""
 
 _READS: Final = re.compile(
     r"\b(select|from|join|table|with|values|insert|update|delete|call|execute|copy)\b", re.I
 )
-_HIDES: Final = re.compile(r"--|/\*|\*/|;|\$|\\|\b[eu]&?'", re.I)
+HIDES: Final = re.compile(r"--|/\*|\*/|;|\$|\\|\b[eu]&?'", re.I)
 """Comments, dollar quotes and escapes: what follows may not be what it seems."""
+_FROM_WITHIN: Final = re.compile(r"(\bextract\s*\(\s*\w+|\bdistinct)\s+from\b", re.I)
+"""A word of an expression, not of a FROM list."""
 _QUOTED: Final = re.compile(r"'[^']*'|\"[^\"]*\"")
 _INNERMOST: Final = re.compile(r"\([^()]*\)")
 
 
 def why_unreadable(text: str) -> str | None:
     """Why it cannot be told what a statement with this text reads, or None."""
-    if _READS.search(text):
+    if _READS.search(_FROM_WITHIN.sub(" ", text)):
         return "it holds raw SQL text that may read tables"
     if not stays_in_place(text):
         return "it holds raw SQL text that may reach beyond its place, as OR without parentheses"
@@ -37,7 +50,7 @@ def why_unreadable(text: str) -> str | None:
 
 def stays_in_place(text: str) -> bool:
     """Whether text means the same with and without parentheses around it, beside AND."""
-    if _HIDES.search(text):
+    if HIDES.search(text):
         return False
     rest = _QUOTED.sub(" ", text)
     before = None

@@ -26,6 +26,7 @@ from sqlalchemy.sql.elements import (
     Label,
     Null,
     Slice,
+    TextClause,
     True_,
     Tuple,
     TypeClause,
@@ -33,8 +34,13 @@ from sqlalchemy.sql.elements import (
     UnaryExpression,
 )
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.operators import distinct_op
+from sqlalchemy.sql.operators import custom_op, distinct_op
 from sqlalchemy.sql.selectable import Exists, ScalarSelect, SelectBase
+
+from sqlalchemy_shards import _compat
+
+from .raw_names import raw_names
+from .raw_text import CONSTANT_TEXT, SIMPLE_OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,8 +95,6 @@ _TRANSPARENT: Final = (
     UnaryExpression,
 )
 
-_LEAVES: Final = (BindParameter, ColumnClause)
-
 _LABELS: Final = frozenset({"label_reference", "textual_label_reference"})
 
 
@@ -99,11 +103,13 @@ def why_not_row_wise(
     *,
     aggregates_too: bool = False,
     further: frozenset[str] = frozenset(),
+    text_too: bool = False,
 ) -> str | None:
     """The reason why one of the expressions is not row-wise, or None.
 
     :param aggregates_too: let aggregates pass, too.
     :param further: names of functions that pass, too.
+    :param text_too: let raw SQL text pass that is row-wise; which columns it names is not known.
 
     Subqueries count as row-wise here: whether their rows are at hand is told by the sources. What
     they compute must be the same everywhere, though; aggregates are allowed in them.
@@ -111,8 +117,6 @@ def why_not_row_wise(
     pending: list[tuple[Any, bool]] = [(expression, aggregates_too) for expression in expressions]
     while pending:
         node, is_inside_subquery = pending.pop()
-        if isinstance(node, _LEAVES):
-            continue  # most are, and to ask them for an operator makes SQLAlchemy look long
         if isinstance(node, (Exists, ScalarSelect)):
             pending.append((node.element, True))
         elif isinstance(node, SelectBase):
@@ -124,6 +128,10 @@ def why_not_row_wise(
             pending.extend((child, is_inside_subquery) for child in node.get_children())
         elif getattr(node, "operator", None) is distinct_op and not is_inside_subquery:
             return "DISTINCT over several shards is not supported yet"
+        elif (text := text_of(node)) is not None:
+            if not _is_row_wise(text, text_too=text_too):
+                return "raw SQL text is not known to be the same on every shard"
+            pending.extend((child, is_inside_subquery) for child in node.get_children())
         elif isinstance(node, _TRANSPARENT) or node.__visit_name__ in _LABELS:
             pending.extend((child, is_inside_subquery) for child in node.get_children())
         elif not is_inside_subquery or not getattr(node, "is_selectable", False):
@@ -131,11 +139,34 @@ def why_not_row_wise(
     return None
 
 
+def text_of(node: Any) -> str | None:
+    """The raw SQL that a node is, or that stands between its operands; None: there is none."""
+    if isinstance(node, TextClause):
+        return node.text.strip()
+    if isinstance(node, ColumnClause) and node.is_literal:
+        return str(node.name).strip()
+    operator = getattr(node, "operator", None)
+    if isinstance(operator, custom_op) and not SIMPLE_OPERATOR.fullmatch(operator.opstring):
+        return operator.opstring
+    return None
+
+
+def _is_row_wise(text: str, *, text_too: bool) -> bool:
+    """Whether the value of raw SQL follows from a row alone."""
+    if CONSTANT_TEXT.fullmatch(text):
+        return True
+    found = raw_names(text) if text_too else None
+    if found is None or found.has_star or found.names_moment or found.is_over_rows:
+        return False
+    return found.functions <= ROW_WISE_FUNCTIONS
+
+
 def _why_not_function(function: FunctionElement[Any], is_inside_subquery: bool) -> str | None:
     name = str(getattr(function, "name", type(function).__name__)).lower()
     if getattr(function, "packagenames", ()):
         name = ".".join((*function.packagenames, name))
-    if name in ROW_WISE_FUNCTIONS or (is_inside_subquery and name in AGGREGATES):
+    is_known = name in ROW_WISE_FUNCTIONS or (is_inside_subquery and name in AGGREGATES)
+    if is_known and not _compat.compiles_itself(function):
         return None
     if name in AGGREGATES:
         return f"the aggregate {name}() needs the rows of all shards"
@@ -148,7 +179,6 @@ def _spoken(node: Any) -> str:
         "within_group": "an ordered-set aggregate",
         "funcfilter": "an aggregate with FILTER",
         "aggregate_order_by": "an aggregate with ORDER BY",
-        "textclause": "raw SQL text",
         "next_value_func": "a sequence",
     }
     return names.get(node.__visit_name__, f"a {type(node).__name__}")

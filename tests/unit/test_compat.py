@@ -35,7 +35,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, aliased, mapped_column, with_loader_criteria
+from sqlalchemy.sql.functions import FunctionElement
 
 from sqlalchemy_shards import _compat
 
@@ -181,21 +183,6 @@ class TestStatements:
         )
 
         assert "kind IN" in str(final.select.whereclause)
-
-    @pytest.mark.parametrize(
-        "query",
-        [
-            select(users.c.id),
-            select(users.c.id, orders.c.id),
-            select(users.c.id).join_from(users, orders, users.c.id == orders.c.user_id),
-            select(User.id).join(Cat, Cat.id == User.id),
-            select(sqlalchemy.func.count()).select_from(users.alias()),
-        ],
-    )
-    def test_the_from_list_is_that_of_get_final_froms(self, query: Any) -> None:
-        found, expected = _compat.from_list(query), query.get_final_froms()
-
-        assert [str(each) for each in found] == [str(each) for each in expected]
 
     def test_only_selected_labels_are_written_as_labels(self) -> None:
         label, other = (users.c.id + 1).label("more"), (users.c.id + 2).label("other")
@@ -570,6 +557,30 @@ def test_correlation_reads_through_aliases_and_exists() -> None:
     assert str(final.whereclause).startswith("EXISTS")
 
 
+def test_a_construct_with_a_compiler_of_the_applications_own_is_seen() -> None:
+    class Own(FunctionElement[int]):
+        inherit_cache = True
+
+    class Child(Own):
+        inherit_cache = True
+
+    compiles(Own)(lambda element, compiler, **_: "1")
+
+    assert _compat.compiles_itself(Own())
+    assert _compat.compiles_itself(Child())
+    assert not _compat.compiles_itself(func.lower("x"))
+
+
+def test_a_from_list_is_found_whatever_is_written_for_postgresql_alone() -> None:
+    class Own(FunctionElement[int]):
+        inherit_cache = True
+
+    compiles(Own, "postgresql")(lambda element, compiler, **_: "1")
+    table = User.__table__
+
+    assert list(_compat.final_froms(select(table.c.id).where(Own() == 1))) == [table]
+
+
 def test_raw_text_around_a_statement_is_seen() -> None:
     query = select(users.c.id)
 
@@ -577,6 +588,9 @@ def test_raw_text_around_a_statement_is_seen() -> None:
     assert _compat.is_embellished(query.prefix_with("ALL"))
     assert _compat.is_embellished(query.suffix_with("-- end"))
     assert _compat.is_embellished(query.with_statement_hint("hint"))
+    assert _compat.is_embellished(query.with_hint(users, "ONLY", "postgresql"))
+    assert _compat.is_embellished(query.prefix_with("/* a */ ALL /* b */"))
+    assert not _compat.is_embellished(query.prefix_with("/*+ SeqScan(users) */", "/* b */"))
     assert _compat.is_embellished(users.delete().prefix_with("ONLY"))
 
 

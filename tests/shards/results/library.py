@@ -81,8 +81,7 @@ def make_models(say: Saying) -> Any:
         __tablename__ = "authors"
         __shard_key__ = "id"
         id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-        # No database sorts it as Python does.
-        name: Mapped[str] = mapped_column(String(collation="und-x-icu"))
+        name: Mapped[str]
         country_code: Mapped[str] = mapped_column(ForeignKey("countries.code"))
         mentor_id: Mapped[int | None] = mapped_column(BigInteger)
         mood: Mapped[str | None] = mapped_column(Mood)

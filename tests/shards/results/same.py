@@ -79,13 +79,26 @@ def run(world: World, body: Body) -> Answer:
     with world.session() as session:
         if world.is_spread:
             cluster_connection: Any = session.connection().connection.driver_connection
-            cluster_connection.on_dispatch = lambda decided: answer.steps.append(_step(decided))
+            cluster_connection.observer = _Notes(answer.steps)
         try:
             answer.value = body(session, world.models)
         finally:
             if world.is_spread:
-                cluster_connection.on_dispatch = None
+                cluster_connection.observer = None
     return answer
+
+
+class _Notes:
+    """An observer of a connection, which takes note of what is decided."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+
+    def on_dispatch(self, decided: Any) -> None:
+        self._steps.append(_step(decided))
+
+    def on_step(self, name: str, shard: str | None, seconds: float, answer: Any) -> None:
+        pass
 
 
 def _step(decided: Any) -> Step:

@@ -337,7 +337,7 @@ class TestStatements:
             lambda s, m: s.prefix_with("ALL"),
             lambda s, m: s.suffix_with("FOR UPDATE"),
             lambda s, m: s.with_hint(m.Customer, "ONLY", "postgresql"),
-            lambda s, m: s.with_statement_hint("/* hint */", "postgresql"),
+            lambda s, m: s.with_statement_hint("FOR UPDATE", "postgresql"),
         ],
     )
     def test_raw_text_in_a_statement_needs_a_shard(self, shop: World, change: Any) -> None:

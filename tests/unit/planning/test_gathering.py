@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    exists,
     func,
     literal_column,
     select,
@@ -141,13 +142,66 @@ class TestTables:
 
 
 class Own(ColumnElement[int]):
-    inherit_cache = True
+    inherit_cache = False
     type = Integer()
 
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
 
-@compiles(Own)
+
+@compiles(Own, "postgresql")
 def _written(element: Own, compiler: Any, **_: Any) -> str:
-    return "1"
+    return element.sql
+
+
+class TestWhatOthersWrote:
+    """The columns that raw text, and constructs of the application's own, may name are shipped."""
+
+    @pytest.mark.parametrize(
+        ("statement", "columns"),
+        [
+            (select(text("s"), A.c.id), ("id", "s")),
+            (select(literal_column("lower(A.S)"), A.c.id), ("id", "s")),
+            (select(literal_column("'code'"), A.c.id), ("id",)),
+            (select(A.c.id).order_by(text("n DESC NULLS LAST")), ("id", "n")),
+            (select(A.c.id).order_by(text("a_1.n")), ("id", "n")),
+            (select(A.c.id).where(text('"n" > :least')), ("id", "n")),
+            (select(A.c.id, A.c.s.op("|| code ||")("x")), ("id", "code", "s")),
+            (select(A.c.id + Own("n * 2")), ("id", "n")),
+            (select(text("*")).select_from(A), ("id", "n", "code", "s")),
+            (select(text("a.*")).select_from(A), ("id", "n", "code", "s")),
+            (select(text("row_to_json(a)")).select_from(A), ("id", "n", "code", "s")),
+            (select(func.row_to_json(A.table_valued())), ("id", "n", "code", "s")),
+            (select(func.count(text("*"))).select_from(A), ("id",)),
+            (select(R.c.name).where(exists(text("*")).where(A.c.s == R.c.name)), ("s",)),
+        ],
+    )
+    def test_columns(self, statement: Any, columns: tuple[str, ...]) -> None:
+        (part,) = [part for part in planned(statement.distinct()).parts if part.name == "a"]
+
+        assert part.columns == columns
+
+    def test_a_function_in_text_is_asked_about_as_others_are(self) -> None:
+        statement = select(text("app.risk(n)")).select_from(A)
+
+        with pytest.raises(Refusal, match=r"app\.risk\(\)"):
+            planned(statement, depending=["app.risk"])
+        assert planned(statement).parts
+
+    def test_grouping_by_text_may_be_by_the_primary_key(self) -> None:
+        statement = select(A.c.s, func.count()).group_by(text("id"))
+
+        gathering = planned(statement)
+
+        assert gathering.parts[0].key == ("id",)
+        assert gathering.needs_tables
+
+    def test_whole_rows_of_a_table_that_the_model_knows_in_part(self) -> None:
+        def more(table: Table) -> Mapping[str, ColumnType]:
+            return {**types_of(table), "extra": ColumnType("pg_catalog.text", None, "text")}
+
+        with pytest.raises(Refusal, match="does not have the column 'extra'"):
+            planned(select(text("*")).select_from(A), types_of=more)
 
 
 def same_name() -> Any:
@@ -167,12 +221,18 @@ class TestRefusals:
         ("statement", "reason"),
         [
             (select(A.c.id).with_for_update(), "FOR UPDATE"),
-            (select(text("s"), A.c.id).distinct(), "raw SQL text"),
-            (select(literal_column("s || 'x'"), A.c.id).distinct(), "raw SQL text"),
+            (select(text("n::regclass"), A.c.id).distinct(), "raw SQL text"),
+            (select(text("a.b.c"), A.c.id).distinct(), "raw SQL text"),
+            (select(text("E'x' || s"), A.c.id).distinct(), "raw SQL text"),
+            (select(literal_column("now()"), A.c.id).distinct(), "asks for the time"),
+            (select(literal_column("current_date"), A.c.id).distinct(), "asks for the time"),
+            (select(literal_column("'today'::date"), A.c.id).distinct(), "asks for the time"),
+            (select(text("ctid"), A.c.id).distinct(), "a system column"),
             (select(A.tablesample(5).c.id).distinct(), "TABLESAMPLE"),
-            (select(A.table_valued()), "whole rows of 'a'"),
             (select(A.c.id, same_name().c.id), "differ in their schema only"),
-            (select(A.c.id).where(Own() == A.c.id).distinct(), "a Own"),
+            (select(A.c.id).where(Own("(SELECT 1)") == A.c.id).distinct(), "a Own"),
+            (select(A.c.id).where(Own("/* */ 1") == A.c.id).distinct(), "a Own"),
+            (select(A.c.id).where(Own("localtime") == A.c.id).distinct(), "asks for the time"),
         ],
     )
     def test_what_the_workspace_would_not_do_as_the_shards_do(

@@ -159,7 +159,7 @@ REFUSED = [
     ),
     (update(T).values(n=func.random()), "random()"),
     (update(R).values(n=func.random()), "random()"),
-    (update(R).values(n=text("5")), "text"),
+    (update(R).values(n=text("random()")), "text"),
     (update(R).values(n=select(T.c.n).where(T.c.id == 1).scalar_subquery()), "reference table"),
     (insert(R).values([{"id": 1, "n": 1}, {"id": 2, "n": func.random()}]), "random()"),
     (insert(R).from_select(["id"], select(R.c.id + 10).limit(1)), "any order"),

@@ -470,7 +470,7 @@ class TestPlainReads:
             of(select(A).with_for_update()),
             select(A).where(text("write_something()")),
             select(A, text("write_something()")),
-            select(A).prefix_with("/* */"),
+            select(A).prefix_with("ALL"),
             update(A).values(value=1),
         ],
         ids=range(17),
