@@ -82,14 +82,11 @@ def final_select(
     return FinalSelect(final, froms, state._label_resolve_dict[2])
 
 
-def final_froms(select: Select[Any]) -> Sequence[FromClause]:
-    """The FROM list of an outermost SELECT, as PostgreSQL is given it.
-
-    ``get_final_froms()`` asks the default compiler, which knows no construct of an application's
-    that is written for PostgreSQL alone.
-    """
-    nothing: frozenset[FromClause] = frozenset()
-    return final_select(select, is_from=False, enclosing=nothing, directly_enclosing=nothing).froms
+def from_list(select: Select[Any]) -> Sequence[FromClause]:
+    """What ``get_final_froms()`` gives, which compiles the whole SELECT first."""
+    compiler: Any = _POSTGRESQL.statement_compiler(_POSTGRESQL, None)
+    state: Any = select._compile_state_factory(select, compiler)
+    return state._get_display_froms()  # type: ignore[no-any-return]
 
 
 def is_written_as_label(expression: Any, labels: Mapping[str, ColumnElement[Any]]) -> bool:

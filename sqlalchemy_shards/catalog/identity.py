@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,11 +17,16 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sqlalchemy_shards.errors import ConfigurationError
+from sqlalchemy_shards.topology.recorded_placement import placement_faults
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import psycopg
 
-SCHEMA_VERSION = 1
+    from sqlalchemy_shards.topology.shard_map import ShardMap
+
+SCHEMA_VERSION = 2
 """The version of the schema `shards` that this release works with."""
 
 # Read from the system catalogue, since `to_regclass` raises where the role may not use the schema,
@@ -32,21 +38,24 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE n.nspname = 'shards' AND c.relname = 'identity'
 """
 
-_READ = """
-SELECT cluster_uuid::text, cluster_name, shard_uuid::text, shard_name, schema_version
-FROM shards.identity
-"""
+# As JSON, since older versions have fewer columns.
+_READ = "SELECT pg_catalog.to_jsonb(i)::text FROM shards.identity i"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which shard of which cluster a database is; ``version`` is that of its schema `shards`."""
+    """Which shard of which cluster a database is.
+
+    :param version: that of its schema `shards`.
+    :param placement: where the cluster's buckets are, as `record_of` writes it down.
+    """
 
     cluster_uuid: UUID
     cluster_name: str
     shard_uuid: UUID
     shard_name: str
     version: int
+    placement: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def read_identity(driver: psycopg.Connection[Any]) -> Identity | None:
@@ -76,8 +85,15 @@ def read_identity(driver: psycopg.Connection[Any]) -> Identity | None:
             driver.rollback()
     if row is None:
         return None
-    cluster_uuid, cluster_name, shard_uuid, shard_name, version = row
-    return Identity(UUID(cluster_uuid), cluster_name, UUID(shard_uuid), shard_name, int(version))
+    found = json.loads(row[0])
+    return Identity(
+        UUID(found["cluster_uuid"]),
+        found["cluster_name"],
+        UUID(found["shard_uuid"]),
+        found["shard_name"],
+        found["schema_version"],
+        found.get("placement", {}),
+    )
 
 
 class IdentityRegistry:
@@ -161,6 +177,23 @@ def check_is_shard(identity: Identity, shard_name: str, cluster_name: str | None
             f" release knows versions up to {SCHEMA_VERSION}",
             "upgrade sqlalchemy-shards in this process",
             shard=shard_name,
+        )
+
+
+def check_placement(identity: Identity, shard_map: ShardMap) -> None:
+    """Check that rows are looked for where they were put.
+
+    :raises ConfigurationError: the shard has recorded that buckets are elsewhere.
+    """
+    faults = placement_faults(shard_map, identity.placement)
+    if faults:
+        raise ConfigurationError(
+            f"shard {identity.shard_name!r} has recorded another placement than the one configured,"
+            " by which rows that are there would not be found:",
+            "configure the shards and the placement that are recorded; if no row lies by them yet,"
+            " see 'another placement' in the runbook",
+            shard=identity.shard_name,
+            faults=faults,
         )
 
 

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -21,15 +23,19 @@ from sqlalchemy_shards.catalog.identity import (
     Identity,
     IdentityRegistry,
     check_is_shard,
+    check_placement,
     read_identity,
 )
 from sqlalchemy_shards.errors import ConfigurationError
+from sqlalchemy_shards.topology.recorded_placement import added_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import psycopg
+
+    from sqlalchemy_shards.topology.shard_map import ShardMap
 
 BOOTSTRAP_LOCK = 0x7368617264730001
 """Key of `pg_advisory_xact_lock`: the ASCII of "shards", then 1. Databases lock apart."""
@@ -64,7 +70,13 @@ _VERSION_1 = (
     " can turn a commit into half a commit'",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+_VERSION_2 = (
+    "ALTER TABLE shards.identity ADD COLUMN placement jsonb NOT NULL DEFAULT '{}'",
+    "COMMENT ON COLUMN shards.identity.placement IS"
+    " 'on which shard each bucket is: rows are found by it'",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 """Statements that lead from version n to version n + 1, at index n."""
 
 _SCHEMA_EXISTS = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = 'shards'"
@@ -82,12 +94,14 @@ def bootstrap(
     cluster_name: str,
     shard_name: str,
     shard_uuid: UUID | None = None,
+    shard_map: ShardMap | None = None,
 ) -> Identity:
     """Create or upgrade the schema `shards` of one database, and return who it is from now on.
 
     :param connection: an idle one; it is idle again afterwards.
     :param cluster_uuid: None keeps the one that is there, or makes a new one.
     :param shard_uuid: likewise.
+    :param shard_map: is written down, where it was not; None: it is not known.
     :raises ConfigurationError: the database already is another shard, or one of another cluster,
         or its schema is newer than this release knows. Nothing was changed.
     """
@@ -103,10 +117,10 @@ def bootstrap(
             identity = Identity(
                 cluster_uuid or uuid4(), cluster_name, shard_uuid or uuid4(), shard_name, 0
             )
-            return _upgrade(connection, identity)
         check_is_shard(identity, shard_name, cluster_name)
         _check_uuids(identity, cluster_uuid, shard_uuid)
-        return _upgrade(connection, identity)
+        upgraded = _upgrade(connection, identity)
+        return upgraded if shard_map is None else _record(connection, upgraded, shard_map)
 
 
 def bootstrap_cluster(
@@ -115,6 +129,7 @@ def bootstrap_cluster(
     shard_names: Sequence[str],
     cluster_name: str,
     identities: IdentityRegistry,
+    shard_map: ShardMap | None = None,
 ) -> Mapping[str, Identity]:
     """Create or upgrade the schema `shards` of every shard, and return who they are.
 
@@ -123,14 +138,19 @@ def bootstrap_cluster(
     decides it.
 
     :param connect: gives an idle connection to the shard of that name.
+    :param shard_map: is written down in each of them.
     :raises ConfigurationError: as `bootstrap` and `IdentityRegistry.admit` do.
     """
-    cluster_uuid = _look_at_all(connect, shard_names, cluster_name)
+    cluster_uuid = _look_at_all(connect, shard_names, cluster_name, shard_map)
     created = {}
     for name in sorted(shard_names):
         with connect(name) as connection:
             identity = bootstrap(
-                connection, cluster_uuid=cluster_uuid, cluster_name=cluster_name, shard_name=name
+                connection,
+                cluster_uuid=cluster_uuid,
+                cluster_name=cluster_name,
+                shard_name=name,
+                shard_map=shard_map,
             )
         identities.admit(name, identity)
         cluster_uuid = identity.cluster_uuid
@@ -175,13 +195,19 @@ def _upgrade(connection: psycopg.Connection[Any], identity: Identity) -> Identit
             cursor.execute(_INSERT_IDENTITY, _row(identity))
         else:
             cursor.execute("UPDATE shards.identity SET schema_version = %s", (SCHEMA_VERSION,))
-    return Identity(
-        identity.cluster_uuid,
-        identity.cluster_name,
-        identity.shard_uuid,
-        identity.shard_name,
-        SCHEMA_VERSION,
-    )
+    return replace(identity, version=SCHEMA_VERSION)
+
+
+def _record(
+    connection: psycopg.Connection[Any], identity: Identity, shard_map: ShardMap
+) -> Identity:
+    check_placement(identity, shard_map)
+    placement = added_to(identity.placement, shard_map)
+    if placement != identity.placement:
+        connection.execute(
+            "UPDATE shards.identity SET placement = %s::text::jsonb", (json.dumps(placement),)
+        )
+    return replace(identity, placement=placement)
 
 
 def _row(identity: Identity) -> tuple[str, str, str, str, int]:
@@ -198,6 +224,7 @@ def _look_at_all(
     connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
     shard_names: Sequence[str],
     cluster_name: str,
+    shard_map: ShardMap | None,
 ) -> UUID | None:
     seen = IdentityRegistry(cluster_name)
     faults = []
@@ -216,4 +243,9 @@ def _look_at_all(
             "check the URLs; nothing was changed",
             faults=faults,
         )
+    if shard_map is not None:
+        for name in shard_names:
+            known = seen.of(name)
+            if known is not None:
+                check_placement(known, shard_map)
     return seen.cluster_uuid

@@ -1,7 +1,7 @@
 """Every new connection of a shard's pool is asked whose database it reached.
 
-So swapped URLs, two shards that are one database, a restored copy or a failover to the wrong server
-are noticed before a row is written there.
+So swapped URLs, two shards that are one database, a restored copy, a failover to the wrong server
+and a list of shards by which rows would not be found are noticed before a row is read or written.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from sqlalchemy import event
 
-from sqlalchemy_shards.catalog.identity import IdentityRegistry, one_database, read_identity
+from sqlalchemy_shards.catalog.identity import (
+    IdentityRegistry,
+    check_placement,
+    one_database,
+    read_identity,
+)
 from sqlalchemy_shards.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from sqlalchemy_shards.connections.shard import Shard
+    from sqlalchemy_shards.topology.shard_map import ShardMap
 
 
 # A server's start is told to the microsecond; its system identifier would not do, since copies of
@@ -56,7 +62,7 @@ class NamelessDatabases:
 
 
 def admit_connections(
-    shard: Shard, identities: IdentityRegistry, nameless: NamelessDatabases
+    shard: Shard, identities: IdentityRegistry, nameless: NamelessDatabases, shard_map: ShardMap
 ) -> None:
     """Check each connection that the shard's pool opens from now on.
 
@@ -75,6 +81,7 @@ def admit_connections(
         identity = read_identity(driver_connection)
         if identity is not None:
             identities.admit(shard.name, identity)
+            check_placement(identity, shard_map)
         elif identities.of(shard.name) is not None:
             raise ConfigurationError(
                 f"the database behind shard {shard.name!r} at {shard.masked_url} has no schema "

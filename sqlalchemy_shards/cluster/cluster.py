@@ -138,7 +138,7 @@ class Cluster:
         nameless = NamelessDatabases()
         for shard in self.shards.values():
             instrument_engine(shard.engine)
-            admit_connections(shard, self.identities, nameless)
+            admit_connections(shard, self.identities, nameless, shard_map)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self.is_disposed = False

@@ -25,6 +25,7 @@ def prepare_shards(cluster: Cluster) -> None:
         shard_names=tuple(cluster.shards),
         cluster_name=cluster.name,
         identities=cluster.identities,
+        shard_map=cluster.shard_map,
     )
 
 

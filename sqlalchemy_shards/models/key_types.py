@@ -29,6 +29,7 @@ from uuid import UUID
 from psycopg import Binary
 from sqlalchemy import bindparam
 from sqlalchemy.exc import CompileError
+from sqlalchemy.types import TypeEngine
 
 from sqlalchemy_shards.errors import ConfigurationError
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column
     from sqlalchemy.engine import Dialect
-    from sqlalchemy.types import TypeEngine
 
 
 class KeyFamily(Enum):
@@ -182,8 +182,12 @@ _TIMESTAMP_DIGITS: Final = 6
 def _is_changed_on_the_way(type_: TypeEngine[Any], dialect: Dialect) -> bool:
     """Whether the statement holds an expression, or a float, in place of the value itself."""
     implementation = type_.dialect_impl(dialect)
-    expression = implementation.bind_expression(bindparam("key", type_=type_))
-    return expression is not None or getattr(implementation, "asdecimal", True) is False
+    is_changed = (
+        # Else it is nobody's own, and says that nothing is changed.
+        type(implementation).bind_expression is not TypeEngine.bind_expression
+        and implementation.bind_expression(bindparam("key", type_=type_)) is not None
+    )
+    return is_changed or getattr(implementation, "asdecimal", True) is False
 
 
 def _limited(

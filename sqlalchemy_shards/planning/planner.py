@@ -139,7 +139,7 @@ def _deterministic_write(draft: _Draft) -> None:
     select = statement.select if isinstance(statement, Insert) else None
     if isinstance(select, Select) and not draft.sources.writes_reference:
         expressions += [select.whereclause] if select.whereclause is not None else []
-        for element in _compat.final_froms(select):
+        for element in _compat.from_list(select):
             expressions += _on_clauses(element)
     conflict = _compat.post_values_clause(statement) if isinstance(statement, Insert) else None
     expressions += _compat.conflict_expressions(conflict) if conflict is not None else []
@@ -211,7 +211,7 @@ def _row_wise(draft: _Draft) -> None:
         else:
             expressions.extend(_arguments(column))
     expressions += [statement.whereclause] if statement.whereclause is not None else []
-    for element in _compat.final_froms(statement):
+    for element in _compat.from_list(statement):
         expressions += _on_clauses(element)
     expressions += [ordering.expression for ordering in draft.orderings]
     reason = why_not_row_wise(expressions)

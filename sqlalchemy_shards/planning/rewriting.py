@@ -86,7 +86,7 @@ def rewrite(
 
 
 def _names_in_from(select: Select[Any]) -> set[Any]:
-    elements = (leaf for element in _compat.final_froms(select) for leaf in leaves(element))
+    elements = (leaf for element in _compat.from_list(select) for leaf in leaves(element))
     return {each for each in elements if not isinstance(each, Join)}
 
 

@@ -23,6 +23,10 @@ def walk_expression(walk: Walk, expression: Any, scope: Scope) -> None:
     pending = [expression]
     while pending:
         node = pending.pop()
+        if isinstance(node, BindParameter) or (
+            isinstance(node, ColumnClause) and not node.is_literal
+        ):
+            continue  # most are: there is nothing in them
         walk.unreadable = walk.unreadable or why_operator_unreadable(node)
         if is_membership(node):
             pending.append(node.left)

@@ -95,6 +95,8 @@ _TRANSPARENT: Final = (
     UnaryExpression,
 )
 
+_LEAVES: Final = (BindParameter, ColumnClause)
+
 _LABELS: Final = frozenset({"label_reference", "textual_label_reference"})
 
 
@@ -117,6 +119,8 @@ def why_not_row_wise(
     pending: list[tuple[Any, bool]] = [(expression, aggregates_too) for expression in expressions]
     while pending:
         node, is_inside_subquery = pending.pop()
+        if isinstance(node, _LEAVES):
+            continue  # most are, and to ask them for an operator makes SQLAlchemy look long
         if isinstance(node, (Exists, ScalarSelect)):
             pending.append((node.element, True))
         elif isinstance(node, SelectBase):

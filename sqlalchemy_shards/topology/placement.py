@@ -86,7 +86,7 @@ def resolve_placement(
     for key, shard in placement.items():
         if shard not in shards:
             faults.append(f"{key!r} is placed on {shard!r}, which is no shard of the cluster")
-        buckets = _buckets_named(key, numbers, partitioner.bucket_count)
+        buckets = buckets_named(key, numbers, partitioner.bucket_count)
         if buckets is None:
             faults.append(f"there is no bucket {key!r}")
             continue
@@ -143,7 +143,11 @@ def _give_up(held: list[list[int]], bucket_count: int) -> list[int]:
     return sorted(taken)
 
 
-def _buckets_named(key: Any, numbers: Mapping[str, int], bucket_count: int) -> list[int] | None:
+def buckets_named(key: Any, numbers: Mapping[str, int], bucket_count: int) -> list[int] | None:
+    """Return the buckets that a number, a label or a run of labels names, or None: there are none.
+
+    :param numbers: the bucket of each label.
+    """
     if type(key) is int:
         return [key] if 0 <= key < bucket_count else None
     if not isinstance(key, str):
@@ -151,7 +155,7 @@ def _buckets_named(key: Any, numbers: Mapping[str, int], bucket_count: int) -> l
     if key in numbers:
         return [numbers[key]]
     if key.isascii() and key.isdigit():
-        return _buckets_named(_bounded_int(key), {}, bucket_count)
+        return buckets_named(_bounded_int(key), {}, bucket_count)
     match = re.fullmatch(r"(|.*/)([0-9]+)-([0-9]+)", key, re.DOTALL)
     if match is None:
         return None

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import commit, flush, routing, scatter, single_shard
+from . import commit, flush, planning, routing, scatter, single_shard
 from .databases import filled_cluster, shard_urls, start_servers
 from .report import missed, surroundings, table, write_json
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .report import Figure
 
-GROUPS = ("routing", "single", "flush", "scatter", "commit")
+GROUPS = ("routing", "planning", "single", "flush", "scatter", "commit")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,6 +51,8 @@ def _figures(servers: PostgresServers, options: argparse.Namespace) -> Iterator[
     if "routing" in options.groups:
         yield from routing.measure(rounds=rounds(400))
     with shard_urls(servers, 4) as urls, filled_cluster(urls) as cluster:
+        if "planning" in options.groups:
+            yield from planning.measure(cluster, rounds=rounds(100))
         if "single" in options.groups:
             yield from single_shard.measure(cluster, urls, rounds=rounds(400))
         if "flush" in options.groups:

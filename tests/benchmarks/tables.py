@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 (SQLAlchemy reads the annotation)
 
-from sqlalchemy import BigInteger, DateTime, func
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import BigInteger, DateTime, ForeignKey, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from sqlalchemy_shards import ShardKeyMixin
 
@@ -45,6 +45,31 @@ class StampedEntry(ShardKeyMixin, Base):
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     name: Mapped[str]
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class Author(ShardKeyMixin, Base):
+    """Planned, with its books: no row of either is ever read."""
+
+    __tablename__ = "authors"
+    __shard_key__ = "id"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    country: Mapped[str]
+    born: Mapped[int]
+    books: Mapped[list[Book]] = relationship(back_populates="author")
+
+
+class Book(ShardKeyMixin, Base):
+    __tablename__ = "books"
+    __shard_key__ = "author_id"
+
+    author_id: Mapped[int] = mapped_column(ForeignKey("authors.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    pages: Mapped[int]
+    printed: Mapped[int]
+    author: Mapped[Author] = relationship(back_populates="books")
 
 
 class ViewBase(DeclarativeBase):

@@ -205,19 +205,36 @@ class TestShards:
         ):
             count(cluster)
 
+    @pytest.mark.parametrize("action", ["bootstrap", "create_all", "read", "write", "check"])
     def test_a_missing_shard_in_the_configuration_of_another_process(
-        self, spread_shop: World
+        self, spread_shop: World, action: str
     ) -> None:
-        """Fewer shards than there are: what is there answers, and `check` cannot tell more."""
         urls = {name: spread_shop.urls[name] for name in SHARDS[:3]}
-        with cluster_of(urls) as cluster:
-            counted = count(cluster)
 
-        assert counted == sum(len(v) for n, v in _by_shard(spread_shop).items() if n != "s3")
+        _is_refused_for_its_placement(urls, action, "recorded on s3, not on")
+
+    @pytest.mark.parametrize("action", ["bootstrap", "create_all", "read", "write", "check"])
+    def test_a_further_shard_that_would_take_buckets(
+        self, clean_shards: dict[str, str], action: str
+    ) -> None:
+        with cluster_of({name: clean_shards[name] for name in SHARDS[:2]}) as cluster:
+            cluster.create_all(DECLARED.metadata)
+            _do(cluster, "write")
+
+        _is_refused_for_its_placement(clean_shards, action, "recorded on s0, not on")
 
 
-def _by_shard(shop: World) -> dict[str, list[tuple[Any, ...]]]:
-    return shop.rows_by_shard("SELECT id FROM customers")
+def _is_refused_for_its_placement(urls: dict[str, str], action: str, told: str) -> None:
+    with cluster_of(urls) as cluster:
+        if action == "check":
+            report = cluster.check()
+            assert not report.is_healthy
+            assert any(told in finding.found for finding in report.findings)
+            return
+        with pytest.raises(ConfigurationError, match=told) as caught:
+            _do(cluster, action)
+
+    assert caught.value.faults
 
 
 def _do(cluster: Cluster, action: str) -> None:

@@ -8,9 +8,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from sqlalchemy_shards import HashPartitioner, Keyspace
 from sqlalchemy_shards.catalog.identity import SCHEMA_VERSION, IdentityRegistry, read_identity
 from sqlalchemy_shards.catalog.schema import BOOTSTRAP_LOCK, bootstrap, bootstrap_cluster
 from sqlalchemy_shards.errors import ConfigurationError
+from sqlalchemy_shards.topology.shard_map import ShardMap
 from tests.shards.distributed import libpq_url
 
 if TYPE_CHECKING:
@@ -28,10 +30,16 @@ def connector(urls: Mapping[str, str], **options: Any) -> Connect:
     return connect
 
 
-def bootstrap_all(urls: Mapping[str, str], cluster_name: str = "shop") -> IdentityRegistry:
+def bootstrap_all(
+    urls: Mapping[str, str], cluster_name: str = "shop", shard_map: ShardMap | None = None
+) -> IdentityRegistry:
     identities = IdentityRegistry(cluster_name)
     bootstrap_cluster(
-        connector(urls), shard_names=list(urls), cluster_name=cluster_name, identities=identities
+        connector(urls),
+        shard_names=list(urls),
+        cluster_name=cluster_name,
+        identities=identities,
+        shard_map=shard_map,
     )
     return identities
 
@@ -188,6 +196,57 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(clean_shards: dict[str, str
         identity = read_identity(connection)
     assert identity is not None
     assert identity.version == 99
+
+
+def test_bootstrap_records_the_placement_in_every_shard(clean_shards: dict[str, str]) -> None:
+    shard_map = ShardMap.build({"default": Keyspace(HashPartitioner(8))}, tuple(clean_shards))
+
+    recorded = bootstrap_all(clean_shards, shard_map=shard_map)
+
+    for name in clean_shards:
+        identity = recorded.of(name)
+        assert identity is not None
+        assert identity.placement["default"]["partitioner"] == "hash into 8 buckets"
+        assert set(identity.placement["default"]["buckets"].values()) == set(clean_shards)
+
+
+def test_another_placement_is_refused_before_anything_changes(
+    clean_shards: dict[str, str],
+) -> None:
+    old = {name: clean_shards[name] for name in ("s1", "s2")}
+    keyspaces = {"default": Keyspace(HashPartitioner(8))}
+    bootstrap_all(old, shard_map=ShardMap.build(keyspaces, tuple(old)))
+
+    with pytest.raises(ConfigurationError, match="recorded another placement"):
+        bootstrap_all(clean_shards, shard_map=ShardMap.build(keyspaces, tuple(clean_shards)))
+
+    with psycopg.connect(libpq_url(clean_shards["s0"])) as connection:
+        assert read_identity(connection) is None
+
+
+def test_a_shard_without_buckets_joins_the_cluster(clean_shards: dict[str, str]) -> None:
+    old = {name: clean_shards[name] for name in ("s1", "s2")}
+    keyspaces = {"default": Keyspace(HashPartitioner(8), {"0-3": "s1", "4-7": "s2"})}
+    bootstrap_all(old, shard_map=ShardMap.build(keyspaces, tuple(old)))
+
+    joined = bootstrap_all(clean_shards, shard_map=ShardMap.build(keyspaces, tuple(clean_shards)))
+
+    assert joined.of("s0") is not None
+
+
+def test_the_first_version_of_the_schema_is_read_and_upgraded(clean_shards: dict[str, str]) -> None:
+    bootstrap_all(clean_shards)
+    with psycopg.connect(libpq_url(clean_shards["s0"])) as connection:
+        connection.execute("ALTER TABLE shards.identity DROP COLUMN placement")
+        connection.execute("UPDATE shards.identity SET schema_version = 1")
+        connection.commit()
+
+        old = read_identity(connection)
+        upgraded = bootstrap(connection, cluster_uuid=None, cluster_name="shop", shard_name="s0")
+
+        assert old is not None
+        assert (old.version, upgraded.version) == (1, SCHEMA_VERSION)
+        assert read_identity(connection) == upgraded
 
 
 def test_a_second_identity_cannot_be_written(clean_shards: dict[str, str]) -> None:

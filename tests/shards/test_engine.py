@@ -142,12 +142,15 @@ class TestOrdinaryUses:
         assert set(one_shard.rows("SELECT name FROM customers")) == {("other",)}
 
     def test_the_same_models_on_two_clusters(
-        self, shop_urls: dict[str, str], four_shards: World
+        self, clean_shards: dict[str, str], four_shards: World
     ) -> None:
         """The second has its shards in another order, and so another map."""
         four_shards.fill()
         m = four_shards.models
-        other = create_cluster(dict(reversed(shop_urls.items())), name="shop")
+        urls = dict(reversed(clean_shards.items()))
+        other = create_cluster(urls, name="shop")
+        other.create_all(m.metadata)
+        World("the other", m, other.engine, urls, other).fill()
         with Session(other.engine) as session:
             everyone = session.scalars(select(m.Customer.id).order_by(m.Customer.id)).all()
         differ = [

@@ -184,6 +184,21 @@ class TestStatements:
 
         assert "kind IN" in str(final.select.whereclause)
 
+    @pytest.mark.parametrize(
+        "query",
+        [
+            select(users.c.id),
+            select(users.c.id, orders.c.id),
+            select(users.c.id).join_from(users, orders, users.c.id == orders.c.user_id),
+            select(User.id).join(Cat, Cat.id == User.id),
+            select(sqlalchemy.func.count()).select_from(users.alias()),
+        ],
+    )
+    def test_the_from_list_is_that_of_get_final_froms(self, query: Any) -> None:
+        found, expected = _compat.from_list(query), query.get_final_froms()
+
+        assert [str(each) for each in found] == [str(each) for each in expected]
+
     def test_only_selected_labels_are_written_as_labels(self) -> None:
         label, other = (users.c.id + 1).label("more"), (users.c.id + 2).label("other")
         query = select(label).order_by(label.desc(), other, users.c.id)
@@ -578,7 +593,7 @@ def test_a_from_list_is_found_whatever_is_written_for_postgresql_alone() -> None
     compiles(Own, "postgresql")(lambda element, compiler, **_: "1")
     table = User.__table__
 
-    assert list(_compat.final_froms(select(table.c.id).where(Own() == 1))) == [table]
+    assert list(_compat.from_list(select(table.c.id).where(Own() == 1))) == [table]
 
 
 def test_raw_text_around_a_statement_is_seen() -> None:

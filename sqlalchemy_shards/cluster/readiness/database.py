@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy_shards.catalog.identity import SCHEMA_VERSION
+
 from .report import Finding, Status
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ def _schema(shard: str, facts: ShardFacts) -> Finding:
         advice = "call cluster.bootstrap(), or cluster.create_all(metadata), once"
         return Finding(shard, subject, Status.FAILED, "it is not there", advice)
     found = f"version {facts.identity.version}"
+    if facts.may_use_schema and facts.identity.version < SCHEMA_VERSION:
+        found += f", and this release makes version {SCHEMA_VERSION}"
+        return Finding(shard, subject, Status.WARNING, found, "call cluster.bootstrap() once")
     if facts.may_use_schema:
         return Finding(shard, subject, Status.OK, found)
     return Finding(
