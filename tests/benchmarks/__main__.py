@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import commit, flush, planning, routing, scatter, single_shard
+from . import commit, flush, merging, planning, routing, scatter, single_shard, tpch
 from .databases import filled_cluster, shard_urls, start_servers
 from .report import missed, surroundings, table, write_json
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .report import Figure
 
-GROUPS = ("routing", "planning", "single", "flush", "scatter", "commit")
+GROUPS = ("routing", "planning", "single", "flush", "scatter", "merging", "tpch", "commit")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +59,14 @@ def _figures(servers: PostgresServers, options: argparse.Namespace) -> Iterator[
             yield from flush.measure(cluster, urls, rounds=rounds(12))
         if "commit" in options.groups:
             yield from commit.measure(cluster, urls, rounds=rounds(400))
+    if "merging" in options.groups:
+        rows = round(merging.ROWS_PER_SHARD * factor)
+        with shard_urls(servers, 4) as urls, merging.readings(urls, rows_per_shard=rows) as cluster:
+            yield from merging.measure(cluster, urls, rounds=rounds(20))
+    if "tpch" in options.groups:
+        scale = tpch.SCALE * (0.1 if options.quick else 1)
+        with shard_urls(servers, 4) as urls, tpch.filled(servers, urls, scale=scale) as databases:
+            yield from tpch.measure(databases, rounds=rounds(5))
     if "scatter" in options.groups:
         for count in scatter.SHARD_COUNTS:
             with shard_urls(servers, count) as urls, filled_cluster(urls) as cluster:
