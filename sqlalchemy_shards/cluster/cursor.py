@@ -10,7 +10,7 @@ untouched.
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -59,6 +59,7 @@ class ClusterCursor:
     _single: Any = None
     _merged: Iterator[tuple[Any, ...]] | None = None
     _dispatch: Dispatch | None = None
+    _given: Given | None = None
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class ClusterCursor:
         # A server-side cursor does not count its rows.
         can_look_again = not self._arguments and not self._keywords
         given = Given(context, sql, parameters, is_many, can_look_again)
+        self._given = given if can_look_again else None
         decided = self._decided(given)
         observer = connection.observer
         if observer is not None:
@@ -110,11 +112,18 @@ class ClusterCursor:
         if decided.believed is not None and self.rowcount < decided.believed:
             self._look_again(given)
 
-    def _gather_instead(self, given: Given, decided: Dispatch, error: NotMergeable) -> None:
-        """Let the workspace answer, as the rows' types do not allow a merge."""
+    def _gather_instead(
+        self, given: Given, decided: Dispatch, error: NotMergeable | psycopg.DataError
+    ) -> None:
+        """Let the workspace answer, as the rows' types or their values do not allow a merge."""
         self.close()
         try:
-            gathered = gather_instead(given, self.connection, decided.route)
+            gathered = gather_instead(
+                given,
+                self.connection,
+                decided.route,
+                is_for_good=isinstance(error, NotMergeable),
+            )
         except UnsupportedStatement:
             raise error from None
         self._perform_next(gathered)
@@ -250,12 +259,10 @@ class ClusterCursor:
 
     def _put_in_order(self, decided: Dispatch) -> None:
         """Let the workspace say the order of the rows, which are all here then."""
-        rows = [
-            row
-            for cursor, work in zip(self._cursors, decided.works, strict=True)
-            for row in self._rows_of(cursor, work.shard)
-        ]
-        self._merged = in_order(self.connection, decided, rows)
+        arrived = self._arrived(decided)
+        if arrived is not None:
+            rows = list(chain.from_iterable(arrived))
+            self._merged = in_order(self.connection, decided, rows)
 
     def _fan_out(self, works: Sequence[Work], cursors: dict[str, Any]) -> None:
         writes = self._dispatch is not None and self._dispatch.writes
@@ -292,17 +299,31 @@ class ClusterCursor:
                     "joined it yet",
                     "leave the result unread, or read the setting with current_setting()",
                 )
-            first = self._cursors[0]
-            self._merged = merged(
-                decided.merge,
-                [
-                    self._rows_of(cursor, work.shard)
-                    for cursor, work in zip(self._cursors, decided.works, strict=True)
-                ],
-                [column.type_code for column in first.description],
-                decided.values or {},
-            )
+            types = [column.type_code for column in self._cursors[0].description]
+            arrived = self._arrived(decided)
+            if arrived is not None:
+                self._merged = merged(decided.merge, arrived, types, decided.values or {})
+        assert self._merged is not None
         return self._merged
+
+    def _arrived(self, decided: Dispatch) -> list[Iterator[tuple[Any, ...]]] | None:
+        """The rows of each shard; None: the workspace has answered, and its rows are the merged.
+
+        A value that Python has no object for, as the date `infinity`, may be a sort key, or in a
+        row that is not in the answer: then one PostgreSQL would answer.
+        """
+        try:
+            return [
+                self._rows_of(cursor, work.shard)
+                for cursor, work in zip(self._cursors, decided.works, strict=True)
+            ]
+        except psycopg.DataError as error:
+            if error.sqlstate is not None or self._given is None:
+                raise
+            self._gather_instead(self._given, decided, error)
+            self._cursors, self._single = [self._single], None
+            self._merged = iter(self._cursors[0].fetchall())
+            return None
 
     def _rows_of(self, cursor: Any, shard: str) -> Iterator[tuple[Any, ...]]:
         if not self._arguments and not self._keywords:

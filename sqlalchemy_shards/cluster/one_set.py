@@ -174,14 +174,20 @@ def _gathered(
     return gathered(given, gathering, around)
 
 
-def gather_instead(given: Given, around: Surroundings, route: Route) -> Dispatch:
-    """Let the workspace answer, now and when the statement comes again.
+def gather_instead(
+    given: Given, around: Surroundings, route: Route, *, is_for_good: bool
+) -> Dispatch:
+    """Let the workspace answer.
 
+    :param is_for_good: also when the statement comes again.
     :raises UnsupportedStatement: it cannot.
     """
     compiled: Any = given.context.compiled
     plan = around.plans.plan_of(compiled)
-    return _gathered(given, plan, around, route, plan.refuse_merge("its rows cannot be merged"))
+    refusal = Refusal("its rows cannot be merged")
+    if is_for_good:
+        plan.refuse_merge(refusal)
+    return _gathered(given, plan, around, route, refusal)
 
 
 def unsupported(refusal: Refusal, sql: str, reason: Reason) -> UnsupportedStatement:

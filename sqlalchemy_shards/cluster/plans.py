@@ -115,10 +115,9 @@ class StatementPlan:
             raise Refusal(prepared.reason, prepared.advice)
         return prepared
 
-    def refuse_merge(self, reason: str) -> Refusal:
+    def refuse_merge(self, refusal: Refusal) -> None:
         """Remember what only the rows' types could tell: they cannot be merged."""
-        self._prepared = refusal = Refusal(reason)
-        return refusal
+        self._prepared = refusal
 
     def key_lists(self, compiled: SQLCompiler) -> tuple[KeyList, ...]:
         """The lists of keys that each shard needs only its own values of."""

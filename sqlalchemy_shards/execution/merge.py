@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 BIGINT_MAX: Final = 2**63 - 1
 NUMERIC: Final = 1700
+OID: Final = 26
 
 
 def merged(
@@ -126,7 +127,8 @@ def _aggregate(function: Aggregate, partials: list[Any], type_oid: int) -> Any:
         return sum(known)
     if function is Aggregate.SUM:
         return _sum(known, type_oid) if known else None
-    if type_oid not in EXACTLY_ORDERED and type_oid != TIMESTAMPTZ:
+    # An aggregate of `regtype` and its like is an oid, which means something else on each server.
+    if type_oid == OID or (type_oid not in EXACTLY_ORDERED and type_oid != TIMESTAMPTZ):
         raise _unmergeable(function, type_oid)
     if not known:
         return None
