@@ -9,11 +9,15 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
+    Date,
     DateTime,
     Float,
+    Integer,
     Interval,
     Numeric,
     Text,
+    Uuid,
     all_,
     and_,
     any_,
@@ -31,7 +35,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from tests.properties.scopes import COMPARED, NUMBERS, ORDERED, UNSTABLE, Field, Scope, of_kind
+from tests.properties.scopes import (
+    COMPARED,
+    KINDS,
+    NUMBERS,
+    ORDERED,
+    UNSTABLE,
+    Field,
+    Scope,
+    of_kind,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +67,12 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "interval": (timedelta(days=1), timedelta(0), timedelta(seconds=-1)),
 }
 TYPES_OF_VALUES: dict[str, Any] = {
+    "int": Integer(),
+    "num": Numeric(),
+    "date": Date(),
+    "time": DateTime(),
+    "uuid": Uuid(),
+    "bool": Boolean(),
     "text": Text(),
     "float": Float(53),
     "json": JSONB(),
@@ -61,6 +80,11 @@ TYPES_OF_VALUES: dict[str, Any] = {
     "interval": Interval(),
     "moment": DateTime(timezone=True),
     "big": BigInteger(),
+}
+KEY_VALUES: dict[str, tuple[Any, ...]] = {
+    "int": (1, 2, 3, 5, 7, 1900, 2000, 9),
+    "text": ("north", "a", "south", "ä", "West"),
+    "num": (Decimal("1"), Decimal("1.5"), Decimal("-2.5")),
 }
 TYPED = {"json", "array", "interval", "float", "moment"}
 COLLATIONS = ("C", "POSIX", "ucs_basic", "C.utf8")
@@ -88,15 +112,16 @@ class Expressions:
         return (self.choices.pick(values), self.choices.pick(values))[self.turn]
 
     def bound(self, kind: str) -> Any:
-        """A value as a parameter of its own type."""
-        return literal(self.value(kind), TYPES_OF_VALUES.get(kind))
+        """A value, now and then NULL, as a parameter of its own type."""
+        value = self.value(kind)
+        if self.choices.chance(6):
+            value = (value, None)[self.turn]
+        return literal(value, TYPES_OF_VALUES[kind])
 
     def listed(self, kind: str) -> list[Any]:
         """Some values, or none."""
-        both = [
-            [self.choices.pick(VALUES[kind]) for _ in range(self.choices.below(4))]
-            for _ in range(2)
-        ]
+        values = (*VALUES[kind], None) if self.choices.chance(10) else VALUES[kind]
+        both = [[self.choices.pick(values) for _ in range(self.choices.below(4))] for _ in range(2)]
         return both[self.turn]
 
     # -- expressions ------------------------------------------------------------------------
@@ -193,7 +218,21 @@ class Expressions:
             return not_(self.condition(scope, depth - 1))
         if depth > 0 and self.choices.chance(30):
             return self.subquery(scope, depth - 1)
+        if scope.shard_keys() and self.choices.chance(15):
+            return self.key_condition(scope)
         return self.comparison(scope, depth)
+
+    def key_condition(self, scope: Scope) -> Any:
+        """A shard key that is known: one value, or several."""
+        key = self.choices.pick(scope.shard_keys())
+        is_one = self.choices.chance(50)
+        conditions = []
+        for column in key:
+            values = KEY_VALUES[KINDS[column.key]]
+            both = [[self.choices.pick(values) for _ in range(3)] for _ in range(2)]
+            listed = both[self.turn]
+            conditions.append(column == listed[0] if is_one else column.in_(listed))
+        return and_(*conditions)
 
     def comparison(self, scope: Scope, depth: int) -> Any:
         """One expression against a value or against another expression."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tests.properties.entities import Entities
@@ -36,10 +36,15 @@ class FreeStatement:
 def free_statement(choices: Choices, turn: int, collation: str) -> FreeStatement:
     """Compose a statement; the same choices give the same one, with other values per turn."""
     composer = Entities(choices, turn, collation)
+    if choices.chance(2):
+        return FreeStatement(composer.failing(), is_loose=True)
     if choices.chance(18):
         return _entities(composer)
     query = composer.select(choices.pick((1, 2, 2, 3)))
-    return _ordered(composer, query)
+    found = _ordered(composer, query)
+    if choices.chance(12):
+        return replace(found, statement=found.statement.execution_options(yield_per=4))
+    return found
 
 
 def _entities(composer: Entities) -> FreeStatement:

@@ -112,7 +112,8 @@ def normal(value: Any, *, is_loose: bool = False, seen: tuple[Any, ...] = ()) ->
         return "Decimal", _digits(value) if is_loose else str(value)
     if isinstance(value, float):
         # Sums of floats depend on the order of rows in their last digits, also on one server.
-        return "float", repr(round(value, 9) + 0.0 if is_loose else round(value, 9))
+        near = float(f"{round(value, 9):.9g}")
+        return "float", repr(near + 0.0 if is_loose else near)
     return type(value).__name__, value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Integer, Text, and_, cast, column, literal, select, true
+from sqlalchemy import BigInteger, Integer, Text, and_, cast, column, func, literal, select, true
 from sqlalchemy import values as values_list
 from sqlalchemy.orm import aliased, join
 
@@ -22,6 +22,9 @@ from tests.properties.scopes import (
 
 if TYPE_CHECKING:
     from tests.properties.choices import Choices
+
+
+SMALL = frozenset("id user_id owner_id score small amount size rank number wheels c0 c1 v0".split())
 
 
 class Relations(Expressions):
@@ -65,7 +68,8 @@ class Relations(Expressions):
         """A table, or something that is composed."""
         if depth <= 0 or self.choices.chance(60):
             return self.table()
-        ways = [self.derived, self.derived, self.cte, self.cte, self.recursive, self.values]
+        ways = [self.derived, self.cte, self.derived, self.cte, self.recursive, self.values]
+        ways += [self.series]
         return self.choices.pick(ways)(depth - 1)
 
     def derived(self, depth: int) -> Source:
@@ -125,6 +129,12 @@ class Relations(Expressions):
         )
         fields = [Field(listed.c.v0, "int"), Field(listed.c.v1, "text")]
         return Source(listed, fields, None)
+
+    def series(self, depth: int) -> Source:
+        """The rows of a function."""
+        upto = self.choices.pick((3, 5))
+        found = func.generate_series(1, upto).table_valued("v0").render_derived()
+        return Source(found, [Field(cast(found.c.v0, Integer), "int")], None)
 
     def _named(self, query: Query, element: Any) -> Source:
         fields = [Field(element.c[name], kind) for name, kind in query.columns]
@@ -200,6 +210,9 @@ class Relations(Expressions):
         ]
         if not common:
             return true()
+        numbers = [(a, b) for a, b in common if _is_small(a) and _is_small(b)]
+        if numbers and self.choices.chance(75):
+            common = numbers
         one, two = self.choices.pick(common)
         return self.choices.pick((*(one == two,) * 6, one < two, one >= two))
 
@@ -212,3 +225,8 @@ class Relations(Expressions):
         joined = join(left, side, true(), isouter=is_outer)
         scope.sources.append(source)
         return joined
+
+
+def _is_small(column: Any) -> bool:
+    """Whether a column holds small numbers, of which other tables have the same."""
+    return getattr(column, "key", "") in SMALL

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    BigInteger,
+    Date,
+    Integer,
     cast,
     except_,
     except_all,
     func,
     intersect,
     intersect_all,
+    literal,
     select,
     tuple_,
     union,
@@ -170,6 +174,26 @@ class Selects(Aggregates):
             return query.having(figure.expression >= self.value("int"))
         return query.having(func.count() > self.choices.pick((0, 1, 2)))
 
+    def failing(self) -> Any:
+        """A SELECT that fails for some rows: a number too large, a division by zero, a text."""
+        scope, query = self._begun(1, None)
+        number = self.expression(scope, ("int",), 0).expression
+        large = self.expression(scope, ("big",), 0)
+        word = self.expression(scope, ("text",), 0).expression
+        ways: list[Callable[[], Any]] = [
+            lambda: func.sum(1 / number),
+            lambda: cast(func.sum(large.expression) * 4, BigInteger),
+            lambda: func.max(large.expression * 4) if large.kind == "big" else func.max(number),
+            lambda: func.min(cast(word, Integer)),
+            lambda: func.count(cast(word, Date).distinct()),
+            lambda: func.sum(number) / func.nullif(func.count() - func.count(), 1),
+        ]
+        query = query.add_columns(self.choices.pick(ways)())
+        if self.choices.chance(50):
+            key = self.expression(scope, COMPARED, 0).expression
+            query = query.add_columns(key).group_by(key)
+        return query
+
     # -- windows ----------------------------------------------------------------------------
 
     def windowed(self, depth: int, outer: Scope | None = None) -> Query:
@@ -229,9 +253,12 @@ class Selects(Aggregates):
         return expression
 
     def rows(self) -> Any:
-        """How many: None is no limit."""
-        counts = (3, 1, 5, 0, 2, 50)
-        return (self.choices.pick(counts), self.choices.pick(counts))[self.turn]
+        """How many; NULL is no limit."""
+        counts = (5, 3, 1, 20, 0, 2, 50)
+        both = (self.choices.pick(counts), self.choices.pick(counts))
+        if self.choices.chance(8):
+            return literal((both[0], None)[self.turn], Integer())
+        return both[self.turn]
 
     def _cut(self, query: Query) -> Query:
         """The first rows of a total order, so that it is determined which ones."""

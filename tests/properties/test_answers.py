@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 
 from sqlalchemy_shards.errors import ShardsError
 from sqlalchemy_shards.models.distribution import Reference, distribution_of
-from tests.properties.gathered import gathered_questions
 from tests.properties.judging import REFUSALS, refusal_of
 from tests.properties.statements import Change, Question, changes, questions
 from tests.properties.world import World, typed
@@ -60,22 +59,6 @@ def test_a_cluster_answers_as_one_database(
 
     @settings(thorough, max_examples=EXAMPLES if count == 4 else EXAMPLES // 3)
     @given(questions())
-    def check(question: Question) -> None:
-        answer_alike(world, question, tally)
-
-    check()
-
-
-@pytest.mark.parametrize("way", ["ctes", "tables"])
-def test_what_is_gathered_is_answered_as_by_one_database(
-    world_of: Callable[[int], World], way: str, tally: Tally, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = world_of(3)
-    if way == "tables":
-        monkeypatch.setattr(world.cluster.workspace, "cte_rows_max", -1)
-
-    @settings(thorough, max_examples=EXAMPLES // 3)
-    @given(gathered_questions())
     def check(question: Question) -> None:
         answer_alike(world, question, tally)
 
