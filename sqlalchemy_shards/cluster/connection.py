@@ -69,6 +69,8 @@ class ClusterConnection:
         """What the last commit left to recovery, where that is to be raised."""
         self.observer: Observer | None = None
         """Told of each decision before it is performed, and of each step."""
+        self.streams: set[ClusterCursor] = set()
+        """The server-side cursors that are open: they end with the transaction."""
         self.closed = False
         self.lost_shard: str | None = None
         """The shard whose connection was lost within this transaction."""
@@ -375,9 +377,13 @@ class ClusterConnection:
         enlisted, self.enlisted = self.enlisted, {}
         for each in enlisted.values():
             each.pooled.detach()
+        for stream in self.streams:
+            stream.leave_to_parent()
+        self.streams.clear()
         self._forget()
 
     def _release(self) -> None:
+        self._end_streams()
         enlisted, self.enlisted = self.enlisted, {}
         self._forget()
         first_error: BaseException | None = None
@@ -391,6 +397,12 @@ class ClusterConnection:
                 first_error = first_error or error
         if first_error is not None and not isinstance(first_error, psycopg.Error):
             raise first_error
+
+    def _end_streams(self) -> None:
+        """Close them now: soon the connections may be another session's."""
+        streams, self.streams = self.streams, set()
+        for each in streams:
+            each.end()
 
     def _forget(self) -> None:
         self._began_at = None

@@ -14,6 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.errors import InvalidCursorName
 
 from sqlalchemy_shards.errors import MissingShardKey, ShardsError, UnsupportedStatement
 from sqlalchemy_shards.execution.merge import check_order, merged, visible_columns
@@ -27,6 +28,7 @@ from .gather import answer, in_order
 from .observing import RUN, observed
 from .on_shards import on_shards
 from .one_set import gather_instead
+from .streaming import StreamedAnswer, StreamedShards, close_cursor
 from .work import Dispatch, Given, Work
 
 if TYPE_CHECKING:
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
     from .connection import ClusterConnection
     from .enlisted import EnlistedShard
     from .observing import Observer
-
-ROWS_PER_FETCH = 1000
-"""How many rows a server-side cursor fetches at once where nothing else is asked for."""
 
 _TEXT_OID = 25
 
@@ -60,6 +59,8 @@ class ClusterCursor:
     _merged: Iterator[tuple[Any, ...]] | None = None
     _dispatch: Dispatch | None = None
     _given: Given | None = None
+    _streamed: StreamedShards | None = None
+    _has_ended = False
 
     def __init__(
         self,
@@ -70,6 +71,10 @@ class ClusterCursor:
         self.connection = connection
         self._arguments = arguments
         self._keywords = keywords or {}
+        name = arguments[0] if arguments else self._keywords.get("name")
+        self._name: str | None = name or None
+        if self._name:
+            connection.streams.add(self)
 
     # -- the path of a statement --
 
@@ -98,9 +103,8 @@ class ClusterCursor:
         connection = self.connection
         connection.check_usable()
         # A server-side cursor does not count its rows.
-        can_look_again = not self._arguments and not self._keywords
-        given = Given(context, sql, parameters, is_many, can_look_again)
-        self._given = given if can_look_again else None
+        given = Given(context, sql, parameters, is_many, can_look_again=not self._name)
+        self._given = None if self._name else given
         decided = self._decided(given)
         observer = connection.observer
         if observer is not None:
@@ -116,7 +120,7 @@ class ClusterCursor:
         self, given: Given, decided: Dispatch, error: NotMergeable | psycopg.DataError
     ) -> None:
         """Let the workspace answer, as the rows' types or their values do not allow a merge."""
-        self.close()
+        self._close()
         try:
             gathered = gather_instead(
                 given,
@@ -185,7 +189,7 @@ class ClusterCursor:
 
     def _perform_setting(self, decided: Dispatch, setting: Setting) -> None:
         """Set something for the transaction: each shard is told, now or when it joins."""
-        self.close()
+        self._close()
         self._dispatch = decided
         work = decided.works[0]
         self.connection.set_for_transaction(work.sql, work.parameters)
@@ -193,7 +197,7 @@ class ClusterCursor:
 
     def _perform_nothing(self, decided: Dispatch) -> None:
         """Give no rows, without asking."""
-        self.close()
+        self._close()
         self._merged = iter(())
         self.description = decided.description
         self.rowcount = 0
@@ -202,7 +206,7 @@ class ClusterCursor:
         self, shard: str, sql: Any, parameters: Any, writes: bool | None, *, is_many: bool = False
     ) -> None:
         if self._single is not None or self._cursors:
-            self.close()
+            self._close()
         connection = self.connection
         if writes is None:
             connection.check_write((shard,))
@@ -223,15 +227,16 @@ class ClusterCursor:
             enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
 
     def _perform_gather(self, decided: Dispatch) -> None:
-        """Let the workspace answer; its cursor holds all rows."""
-        self.close()
-        self._single = cursor = answer(self.connection, decided)
+        """Let the workspace answer; its cursor holds all rows, or streams them."""
+        self._close()
+        self._dispatch = decided
+        self._single = cursor = answer(self.connection, decided, self._name)
         self.description = cursor.description
         self.rowcount = cursor.rowcount
 
     def _perform_scatter(self, decided: Dispatch) -> None:
         if self._single is not None or self._cursors:
-            self.close()
+            self._close()
         self._dispatch = decided
         works = decided.works
         if decided.writes is None:
@@ -306,17 +311,18 @@ class ClusterCursor:
         assert self._merged is not None
         return self._merged
 
-    def _arrived(self, decided: Dispatch) -> list[Iterator[tuple[Any, ...]]] | None:
+    def _arrived(self, decided: Dispatch) -> Sequence[Iterator[tuple[Any, ...]]] | None:
         """The rows of each shard; None: the workspace has answered, and its rows are the merged.
 
         A value that Python has no object for, as the date `infinity`, may be a sort key, or in a
         row that is not in the answer: then one PostgreSQL would answer.
         """
+        if self._name:
+            streamed = StreamedShards(self.connection, decided.works, self._cursors, self._close)
+            self._streamed = streamed
+            return streamed.rows()
         try:
-            return [
-                self._rows_of(cursor, work.shard)
-                for cursor, work in zip(self._cursors, decided.works, strict=True)
-            ]
+            return [iter(cursor.fetchall()) for cursor in self._cursors]
         except psycopg.DataError as error:
             if error.sqlstate is not None or self._given is None:
                 raise
@@ -325,28 +331,9 @@ class ClusterCursor:
             self._merged = iter(self._cursors[0].fetchall())
             return None
 
-    def _rows_of(self, cursor: Any, shard: str) -> Iterator[tuple[Any, ...]]:
-        if not self._arguments and not self._keywords:
-            return iter(cursor.fetchall())
-        return self._fetched(cursor, shard)
-
-    def _fetched(self, cursor: Any, shard: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of one shard's server-side cursor."""
-        size = max(self.arraysize, ROWS_PER_FETCH)
-        observer = self.connection.observer
-        try:
-            while rows := observed(observer, RUN, shard, lambda: cursor.fetchmany(size)):
-                yield from rows
-        except psycopg.Error as error:
-            self.connection.note_error(shard, error, is_shared=False)
-            if self.connection.broken:
-                # SQLAlchemy closes no cursor of a connection that it throws away.
-                with suppress(psycopg.Error):
-                    self.close()
-            raise
-
     def fetchone(self) -> Any:
         """The next row, or None."""
+        self._check_stream()
         if self._single is None:
             return next(self._rows(), None)
         try:
@@ -357,8 +344,12 @@ class ClusterCursor:
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """The next rows, as many as asked for if there are so many."""
+        self._check_stream()
         if self._single is None:
-            return list(islice(self._rows(), size or self.arraysize))
+            rows, size = self._rows(), size or self.arraysize
+            if self._streamed is not None:
+                self._streamed.size = size
+            return list(islice(rows, size))
         try:
             return self._single.fetchmany(size or self.arraysize)  # type: ignore[no-any-return]
         except psycopg.Error as error:
@@ -367,6 +358,7 @@ class ClusterCursor:
 
     def fetchall(self) -> list[Any]:
         """All rows that are left."""
+        self._check_stream()
         if self._single is None:
             return list(self._rows())
         try:
@@ -375,8 +367,19 @@ class ClusterCursor:
             self._note_fetch_error(error)
             raise
 
+    def _check_stream(self) -> None:
+        if self._name is None:
+            return
+        if self._has_ended:
+            raise InvalidCursorName("the transaction of this server-side cursor has ended")
+        self.connection.check_usable()
+
     def _note_fetch_error(self, error: BaseException) -> None:
         # A server-side cursor computes rows as they are fetched, and may fail then.
+        if isinstance(self._single, StreamedAnswer):
+            work = self._dispatch.works[0]  # type: ignore[union-attr]
+            self.connection.note_error(work.shard, error, is_shared=True)
+            return
         for name, enlisted in self.connection.enlisted.items():
             if enlisted.driver is self._single.connection:
                 self.connection.note_error(name, error, is_shared=False)
@@ -411,16 +414,33 @@ class ClusterCursor:
 
         As the driver's, a cursor that is closed counts no rows any more.
         """
+        self.connection.streams.discard(self)
+        self._close()
+
+    def _close(self) -> None:
         self.rowcount = -1
+        self._streamed = None
         single, self._single = self._single, None
         if single is not None:
-            single.close()
+            close_cursor(single)
             return
         cursors, self._cursors = self._cursors, ()
         self._merged = None
         with ExitStack() as stack:
             for cursor in cursors:
-                stack.callback(cursor.close)
+                stack.callback(close_cursor, cursor)
+
+    def end(self) -> None:
+        """Close the server-side cursors, as their transaction has ended."""
+        self._has_ended = self._single is not None or bool(self._cursors)
+        with suppress(psycopg.Error):
+            self._close()
+
+    def leave_to_parent(self) -> None:
+        """Let go of what a fork brought along."""
+        single, self._single = self._single, None
+        if isinstance(single, StreamedAnswer):
+            single.lease.leave_to_parent()
 
     def setinputsizes(self, sizes: Any) -> None:
         """Do nothing, as DBAPI allows."""

@@ -108,16 +108,17 @@ def _route_of_part(
     )
 
 
-def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
+def answer(connection: ClusterConnection, decided: Dispatch, stream: str | None) -> Any:
     """Bring the rows together and run the statement over them.
 
-    :return: a cursor of the driver, with all rows in it.
+    :param stream: name of a server-side cursor, where the answer is to be streamed.
+    :return: a cursor of the driver, with all rows in it; or a `StreamedAnswer`.
     :raises GatherLimitExceeded: there are too many.
     """
     step = decided.gather
     assert step is not None
     parts = step.gathering.parts
-    with _failing_alike(connection, decided):
+    with failing_alike(connection, decided):
         _tell_time(connection, [step, *decided.works])
     arrival = Arrival(
         [part.origin for part in parts], [len(part.columns) for part in parts], step.limit
@@ -138,7 +139,7 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
         )
         for part, arrived in zip(parts, arrival.parts, strict=True)
     ]
-    with _failing_alike(connection, decided):
+    with failing_alike(connection, decided):
         return observed(
             connection.observer,
             AT_WORKSPACE,
@@ -150,13 +151,14 @@ def answer(connection: ClusterConnection, decided: Dispatch) -> Any:
                 _settings(connection, decided),
                 told=_told(connection, parts),
                 needs_tables=step.gathering.needs_tables,
+                stream=stream,
                 deadline_seconds=connection.cluster.timeouts.statement_seconds,
             ),
         )
 
 
 @contextmanager
-def _failing_alike(connection: ClusterConnection, decided: Dispatch) -> Iterator[None]:
+def failing_alike(connection: ClusterConnection, decided: Dispatch) -> Iterator[None]:
     """Let an error fail the transaction, as it would on one PostgreSQL; a refusal does not."""
     try:
         yield
@@ -184,7 +186,7 @@ def in_order(
     if len(rows) > 1:
         driver = connection.enlisted[decided.works[0].shard].driver
         sql, parameters = order_statement(merge, rows, driver.info.encoding)
-        with _failing_alike(connection, decided):
+        with failing_alike(connection, decided):
             numbers = observed(
                 connection.observer,
                 AT_WORKSPACE,

@@ -27,6 +27,8 @@ from sqlalchemy_shards.execution.shadows import (
     with_ctes,
 )
 
+from .streaming import Lease, StreamedAnswer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -100,12 +102,15 @@ class Workspace:
         *,
         told: Sequence[Told],
         needs_tables: bool,
+        stream: str | None = None,
         deadline_seconds: float | None = None,
     ) -> Any:
         """Run a SELECT over shipped rows; return the driver's cursor, with all rows in it.
 
         :param settings: values of `SETTINGS` on the shards that the rows are from.
         :param told: what the session's transaction was set to.
+        :param stream: name of a server-side cursor: return a `StreamedAnswer`, which must be
+            closed.
         :raises UnsupportedStatement: it touched a relation that was not shipped.
         """
         needs_tables = needs_tables or sum(len(each.rows) for each in shadows) > self.cte_rows_max
@@ -115,17 +120,38 @@ class Workspace:
             _allow_tables(cursor, needs_tables=needs_tables)
             for each in told:
                 cursor.execute(each.sql, each.parameters)
-            _set(cursor, settings)
+            _set(connection, settings)
+            written, more = sql, parameters
             if needs_tables:
                 _fill_tables(cursor, shadows)
-                cursor.execute(sql, parameters)
             else:
-                written, more = with_ctes(sql, shadows)
-                cursor.execute(written, {**parameters, **more})
+                written, cells = with_ctes(sql, shadows)
+                more = {**parameters, **cells}
+            if stream is not None:
+                cursor = connection.cursor(stream, row_factory=tuple_row)
+            cursor.adapters.register_dumper(TextArray, TextArrayDumper)
+            cursor.execute(written, more)
             _check_touched(connection)
             return cursor
 
+        if stream is not None:
+            return self._again_if_lost(lambda: self._streamed(work, deadline_seconds))
         return self._perform(work, deadline_seconds)
+
+    def _streamed(
+        self, work: Callable[[psycopg.Connection[Any]], Any], deadline_seconds: float | None
+    ) -> StreamedAnswer:
+        def perform(connection: psycopg.Connection[Any], step: Callable[[], T]) -> T:
+            return self._run_there(connection, step, deadline_seconds)
+
+        lease = Lease(self._pool_of_own().connect())
+        try:
+            self._check_sorting(lease.driver)
+            cursor = perform(lease.driver, lambda: work(lease.driver))
+        except BaseException as error:
+            lease.end(error)
+            raise
+        return StreamedAnswer(cursor, _check_touched, perform, lease)
 
     def order(
         self,
@@ -138,7 +164,8 @@ class Workspace:
 
         def work(connection: psycopg.Connection[Any]) -> list[int]:
             cursor = connection.cursor(row_factory=scalar_row)
-            _set(cursor, settings)
+            _set(connection, settings)
+            cursor.adapters.register_dumper(TextArray, TextArrayDumper)
             return cursor.execute(sql.encode(), parameters).fetchall()
 
         return self._perform(work, deadline_seconds)
@@ -146,25 +173,36 @@ class Workspace:
     def _perform(
         self, work: Callable[[psycopg.Connection[Any]], T], deadline_seconds: float | None
     ) -> T:
+        return self._again_if_lost(lambda: self._perform_once(work, deadline_seconds))
+
+    def _again_if_lost(self, attempt: Callable[[], T]) -> T:
         try:
-            return self._perform_once(work, deadline_seconds)
+            return attempt()
         except psycopg.OperationalError as error:
             if not _is_lost(error):
                 raise
         # A connection of the pool was dead. Nothing has happened: it can be done once more.
         self.close_pool(is_own=True)
-        return self._perform_once(work, deadline_seconds)
+        return attempt()
 
     def _perform_once(
         self, work: Callable[[psycopg.Connection[Any]], T], deadline_seconds: float | None
     ) -> T:
         with self._connection() as connection:
             self._check_sorting(connection)
-            branch = Branch(WORKSPACE, lambda: work(connection), lambda: connection)
-            (outcome,) = self._fan_out.run([branch], deadline_seconds=deadline_seconds)
-            if isinstance(outcome.error, psycopg.Error):
-                outcome.error.shard = WORKSPACE  # type: ignore[attr-defined]
-            return outcome.result()
+            return self._run_there(connection, lambda: work(connection), deadline_seconds)
+
+    def _run_there(
+        self,
+        connection: psycopg.Connection[Any],
+        work: Callable[[], T],
+        deadline_seconds: float | None,
+    ) -> T:
+        branch = Branch(WORKSPACE, work, lambda: connection)
+        (outcome,) = self._fan_out.run([branch], deadline_seconds=deadline_seconds)
+        if isinstance(outcome.error, psycopg.Error):
+            outcome.error.shard = WORKSPACE  # type: ignore[attr-defined]
+        return outcome.result()
 
     def _check_sorting(self, connection: psycopg.Connection[Any]) -> None:
         """Look once whether text is compared as on the shards.
@@ -183,20 +221,13 @@ class Workspace:
 
     @contextmanager
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
-        pooled = self._pool_of_own().connect()
+        lease = Lease(self._pool_of_own().connect())
         try:
-            driver: Any = pooled.driver_connection
-            if driver.autocommit:
-                # What was touched is known by locks, which a transaction keeps to its end.
-                driver.autocommit = False
-            try:
-                yield driver
-            except BaseException as error:
-                if not isinstance(error, Exception) or driver.closed:
-                    pooled.invalidate()  # interrupted, or lost
-                raise
-        finally:
-            pooled.close()
+            yield lease.driver
+        except BaseException as error:
+            lease.end(error)
+            raise
+        lease.end()
 
     def _pool_of_own(self) -> Pool:
         with self._lock:
@@ -216,11 +247,10 @@ def _is_lost(error: psycopg.OperationalError) -> bool:
     return error.sqlstate is None or error.sqlstate.startswith(_LOST_CONNECTION)
 
 
-def _set(cursor: Any, settings: Mapping[str, str]) -> None:
-    cursor.adapters.register_dumper(TextArray, TextArrayDumper)
+def _set(connection: psycopg.Connection[Any], settings: Mapping[str, str]) -> None:
     for name, value in settings.items():
-        if cursor.connection.info.parameter_status(name) != value:
-            cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
+        if connection.info.parameter_status(name) != value:
+            connection.execute("SELECT pg_catalog.set_config(%s, %s, true)", (name, value))
 
 
 def _allow_tables(cursor: Any, *, needs_tables: bool) -> None:
