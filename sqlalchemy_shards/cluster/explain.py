@@ -85,6 +85,7 @@ class Explanation:
     :param reason: why these.
     :param steps: what each shard runs; parameters are shown by name.
     :param merge: how the shards' answers become one, None where one shard answers alone.
+    :param obstacle: why the shards alone cannot answer, None where they can.
     :param workspace: where shipped rows are brought, None where none are.
     :param measured: what it took, where it was run (``analyze=True``).
     """
@@ -95,6 +96,7 @@ class Explanation:
     steps: tuple[ShardStep, ...]
     merge: Merge | None
     workspace: str | None = None
+    obstacle: str | None = None
     measured: Measured | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class Explanation:
             "tier": self.tier.value,
             "shards": list(self.shards),
             "reason": self.reason,
+            **({"obstacle": self.obstacle} if self.obstacle else {}),
             "steps": [{"shard": step.shard, "sql": step.sql} for step in self.steps],
             "merge": None if self.merge is None else spoken_merge(self.merge),
             **({"ships": [_shipment(each) for each in shipped]} if shipped else {}),
@@ -119,6 +122,7 @@ class Explanation:
             for name in (PLAN, CONNECT)
             if left.has(name)
         ]
+        first += [ExplainedBranch("why", self.obstacle)] if self.obstacle else []
         planned = [*self._shipments(), *self._statements(left), *self._end(left)]
         others = [ExplainedBranch(name, "", left.taken([name])) for name in left.names()]
         total = [] if self.measured is None else [ExplainedBranch("in all", str(self.measured))]
@@ -216,6 +220,7 @@ def explanation_of(
         steps=tuple(ShardStep(work.shard, str(work.sql), name) for work in decided.works),
         merge=merge,
         workspace=workspace if tier is Tier.GATHER else None,
+        obstacle=decided.obstacle,
         measured=measured,
     )
 

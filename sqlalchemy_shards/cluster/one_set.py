@@ -120,7 +120,9 @@ def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Rout
     try:
         prepared = plan.prepared(compiled, around.facts)
     except Refusal as refusal:
-        return _gathered(given, plan, around, route, refusal)
+        decided = _gathered(given, plan, around, route, refusal)
+        decided.obstacle = refusal.reason
+        return decided
     values = context_values(given, plan)
     works = _works(given, plan, around, route, values, prepared.rewritten)
     return Dispatch(works, route, prepared.scatter.merge, values.parameters, writes)
@@ -187,7 +189,9 @@ def gather_instead(
     refusal = Refusal("its rows cannot be merged")
     if is_for_good:
         plan.refuse_merge(refusal)
-    return _gathered(given, plan, around, route, refusal)
+    decided = _gathered(given, plan, around, route, refusal)
+    decided.obstacle = refusal.reason
+    return decided
 
 
 def unsupported(refusal: Refusal, sql: str, reason: Reason) -> UnsupportedStatement:

@@ -48,6 +48,7 @@ class Dispatch:
         the locator was not asked.
     :param description: DBAPI's description of the columns, where no shard is asked.
     :param gather: what the workspace runs over the rows that the shards ship.
+    :param obstacle: why shards alone cannot answer, where they cannot.
     :param setting: it sets something for the transaction, also on shards that join later.
     """
 
@@ -61,6 +62,7 @@ class Dispatch:
     believed: int | None = None
     description: list[Any] | None = None
     gather: GatherStep | None = None
+    obstacle: str | None = None
 
 
 class Surroundings(Protocol):

@@ -285,6 +285,14 @@ class TestInWords:
         assert any(line.startswith("│    WHERE customers.name") for line in lines)
         assert max(map(len, lines)) <= 110
 
+    def test_a_gather_says_why_shards_alone_cannot_answer(self, spread_shop: World) -> None:
+        m = spread_shop.models
+        ranked = cluster_of(spread_shop).explain(select(func.rank().over(order_by=m.Order.id)))
+
+        assert "├─ why: a window function is not known to be the same on every shard" in str(ranked)
+        assert ranked.as_dict()["obstacle"] == ranked.obstacle
+        assert cluster_of(spread_shop).explain(select(m.Order.id)).obstacle is None
+
     def test_it_is_plain_values_for_json(self, spread_shop: World) -> None:
         m = spread_shop.models
 
