@@ -106,11 +106,17 @@ def render(
     :param processors: its `bind_processors`.
     :param parameters: the values of its parameters, not processed yet.
     """
-    state = compiled.construct_expanded_state(parameters)
-    all_processors = {**processors, **state.processors}
-    escaped = compiled.escaped_bind_names or {}
-    sql = _compat.translated_statement(context, compiled, state.statement)
+    statement, values, escaped = compiled.string, parameters, compiled.escaped_bind_names or {}
+    names = compiled.bind_names.values()
+    is_expanded = compiled.post_compile_params or compiled.literal_execute_params
+    if is_expanded or escaped or not parameters.keys() >= set(names):
+        state = compiled.construct_expanded_state(parameters)
+        statement, values, names = state.statement, state.parameters, state.parameters.keys()
+        processors = {**processors, **state.processors}
+    sql = _compat.translated_statement(context, compiled, statement)
     return sql, {
-        escaped.get(name, name): all_processors[name](value) if name in all_processors else value
-        for name, value in state.parameters.items()
+        escaped.get(name, name): processors[name](values[name])
+        if name in processors
+        else values[name]
+        for name in names
     }

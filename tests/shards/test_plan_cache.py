@@ -128,11 +128,13 @@ class TestThreads:
 
 
 class TestOtherClusters:
-    def test_one_statement_on_two_clusters_in_turns(self, spread_shop: World) -> None:
-        """The same databases, with other keys on each."""
+    def test_one_statement_on_two_clusters_in_turns(
+        self, spread_shop: World, clean_shards: dict[str, str]
+    ) -> None:
         m = spread_shop.models
         keyspace = Keyspace(HashPartitioner(buckets=4))
-        other = create_cluster(spread_shop.urls, name="shop", keyspaces={"default": keyspace})
+        other = create_cluster(clean_shards, name="other", keyspaces={"default": keyspace})
+        other.create_all(m.metadata)
         assert spread_shop.cluster is not None
         clusters = (spread_shop.cluster, other)
         went = []
