@@ -152,10 +152,28 @@ class Shipped:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyList:
+    """Shards that wait for keys, and ship only rows with one of them.
+
+    :param origin: what their rows are read from.
+    :param keys_origin: what the keys are read from.
+    :param keys_shard: the shard that ships the keys.
+    :param expected_rows: what one shard expects to ship without them.
+    """
+
+    origin: str
+    shards: tuple[str, ...]
+    keys_origin: str
+    keys_shard: str
+    expected_rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Gather:
     """The shards ship relations, and PostgreSQL runs the statement over them."""
 
     shipped: tuple[Shipped, ...]
+    key_lists: tuple[KeyList, ...] = ()
 
 
 Merge: TypeAlias = (

@@ -35,6 +35,7 @@ from sqlalchemy_shards.errors import (
 
 from .cursor import ClusterCursor
 from .enlisted import CHARACTERISTICS, EnlistedShard
+from .estimates import expected_rows
 from .inserted import InsertedRows
 from .observing import CONNECT, observed
 from .transaction_log import TransactionLog
@@ -45,11 +46,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.connections.fan_out import Outcome
     from sqlalchemy_shards.errors import TransactionUnfinished
+    from sqlalchemy_shards.planning.parts import Gathering
     from sqlalchemy_shards.routing.router import Locator, Territory
 
     from .cluster import Cluster
     from .observing import Observer
     from .transaction_log import Told
+    from .work import Work
 
 
 class ClusterConnection:
@@ -146,6 +149,10 @@ class ClusterConnection:
                 self._began_at = cursor.execute("SELECT pg_catalog.now()").fetchone()
         assert self._began_at is not None
         return self._began_at
+
+    def expected_rows(self, gathering: Gathering, part: int, make_work: Callable[[], Work]) -> int:
+        """How many rows of a part a shard would ship, as its planner expects."""
+        return expected_rows(self, gathering, part, make_work)
 
     def check_usable(self) -> None:
         """Refuse statements in a transaction that failed, or on a connection that is closed."""

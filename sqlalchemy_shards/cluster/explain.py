@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,7 +28,7 @@ from .observing import AT_WORKSPACE, CONNECT, MERGE, RUN, SHIP
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy_shards.plan import Merge, Shipped
+    from sqlalchemy_shards.plan import KeyList, Merge, Shipped
 
     from .measured import Measured, MeasuredStep
     from .work import Dispatch
@@ -102,6 +102,7 @@ class Explanation:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         shipped = self.merge.shipped if isinstance(self.merge, Gather) else ()
+        key_lists = self.merge.key_lists if isinstance(self.merge, Gather) else ()
         return {
             "tier": self.tier.value,
             "shards": list(self.shards),
@@ -110,6 +111,7 @@ class Explanation:
             "steps": [{"shard": step.shard, "sql": step.sql} for step in self.steps],
             "merge": None if self.merge is None else spoken_merge(self.merge),
             **({"ships": [_shipment(each) for each in shipped]} if shipped else {}),
+            **({"key_lists": [asdict(each) for each in key_lists]} if key_lists else {}),
             **({"workspace": self.workspace} if self.workspace else {}),
             **({"measured": self.measured.as_dict()} if self.measured else {}),
         }
@@ -132,6 +134,8 @@ class Explanation:
         if isinstance(self.merge, Gather):
             for each in self.merge.shipped:
                 yield ExplainedBranch(f"ships {each.origin}", _spoken_shipment(each))
+            for keys in self.merge.key_lists:
+                yield ExplainedBranch(f"keys of {keys.keys_origin}", _spoken_key_list(keys))
 
     def _statements(self, left: _Unshown) -> Iterator[ExplainedBranch]:
         """Each statement once, with all shards that run it."""
@@ -260,6 +264,13 @@ def spoken_merge(merge: Merge) -> str:
 def _spoken_shipment(shipped: Shipped) -> str:
     columns, shards = ", ".join(shipped.columns), ", ".join(shipped.shards)
     return f"{shipped.rows.value}, with {columns}, from {shards}"
+
+
+def _spoken_key_list(keys: KeyList) -> str:
+    return (
+        f"those from {keys.keys_shard} choose the rows of {keys.origin} that "
+        f"{', '.join(keys.shards)} ship, else an estimated {keys.expected_rows:,} each"
+    )
 
 
 _SPOKEN = {

@@ -128,4 +128,4 @@ class _Stopping:
         raise _Stop(decided)
 
     def on_step(self, name: str, shard: str | None, seconds: float, answer: Any) -> None:
-        """Never told: no step is done."""
+        """Nothing but what a decision needs is done."""

@@ -4,15 +4,15 @@
 
 `gathered` decides what each shard ships, `answer` performs it. What is shipped is read in the
 session's transaction, so it holds the session's own changes; the parts of one shard are one
-snapshot.
+snapshot. Shards that wait for keys of others (`key_lists`) ship after them.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import ShardsError, UnsupportedStatement
@@ -20,12 +20,13 @@ from sqlalchemy_shards.execution.arrived import AMBIGUOUS_ENCODINGS
 from sqlalchemy_shards.execution.foreign_order import order_statement
 from sqlalchemy_shards.execution.merge import windowed
 from sqlalchemy_shards.execution.shadows import Shadow
-from sqlalchemy_shards.plan import ForeignOrder, Gather, Shipped
+from sqlalchemy_shards.plan import ForeignOrder, Gather, KeyList, Shipped
 from sqlalchemy_shards.planning.elsewhere import NOW
 from sqlalchemy_shards.routing.route import Route
 from sqlalchemy_shards.routing.router import route_of, vaguest
 
 from .arrival import Arrival
+from .key_lists import second_stage, shipments
 from .limits import GatherLimit, checked_gather_limit
 from .observing import AT_WORKSPACE, observed
 from .quoting import without_placeholders
@@ -34,23 +35,32 @@ from .work import Dispatch, Work
 from .workspace import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy_shards.planning.parts import Gathering, Part
+    from sqlalchemy_shards.planning.stages import Shipment
 
     from .connection import ClusterConnection
     from .transaction_log import Told
     from .work import Given, Surroundings
 
+NO_KEYS: Final[Mapping[str, Any]] = MappingProxyType({})
+
 
 @dataclass(slots=True)
 class GatherStep:
-    """What the workspace is given to run, once the rows are there."""
+    """What the workspace is given to run, once the rows are there.
+
+    :param waiting: shard -> what it ships when the keys have come that it waits for.
+    :param render: the statement of a shipment, with keys by the names of their parameters.
+    """
 
     gathering: Gathering
     sql: str
     parameters: Any
     limit: GatherLimit
+    waiting: Mapping[str, Shipment]
+    render: Callable[[Shipment, Mapping[str, Any]], Work]
 
 
 def gathered(given: Given, gathering: Gathering, around: Surroundings) -> Dispatch:
@@ -59,34 +69,44 @@ def gathered(given: Given, gathering: Gathering, around: Surroundings) -> Dispat
     asked = context.execution_options.get("gather_limit")
     limit = around.gather_limit if asked is None else checked_gather_limit(asked)
     values = _compat.raw_parameters(context)
-    indexes: defaultdict[str, list[int]] = defaultdict(list)
-    routes: list[Route] = []
-    for index in range(len(gathering.parts)):
-        routes.append(_route_of_part(index, gathering, values, around, tuple(indexes)))
-        for shard in routes[-1].shards:
-            indexes[shard].append(index)
-    works: list[Work] = []
-    for shard in around.territory.in_order(indexes):
-        shipment = gathering.shipment(tuple(indexes[shard]))
-        sql, parameters = shipment.render(context, values)
-        works.append(Work(shard, sql, parameters))
-    reason = vaguest([route.reason for route in routes])
-    route = Route(tuple(work.shard for work in works), reason)
+
+    def render(shipment: Shipment, keys: Mapping[str, Any] = NO_KEYS) -> Work:
+        derived = gathering.shipment(shipment.indexes, shipment.beside, shipment.lists)
+        return Work(shipment.shard, *derived.render(context, values, keys))
+
+    routes = _routes(gathering, values, around)
+    found, key_lists = shipments(gathering, [each.shards for each in routes], around, render)
+    of_shard = {shipment.shard: shipment for shipment in found}
+    works = [render(of_shard[shard]) for shard in around.territory.in_order(of_shard)]
     rewritten = gathering.rewritten
     sql, parameters = given.sql, given.parameters
     if rewritten is not None:
         sql, parameters = rewritten.render(context, values)
-    step = GatherStep(gathering, sql, parameters, limit)
-    return Dispatch(works, route, _merge_of(gathering, routes), writes=False, gather=step)
+    waiting = {each.shard: each for each in found if each.lists}
+    step = GatherStep(gathering, sql, parameters, limit, waiting, render)
+    reason = vaguest([each.reason for each in routes])
+    route = Route(tuple(work.shard for work in works), reason)
+    merge = _merge_of(gathering, routes, key_lists)
+    return Dispatch(works, route, merge, writes=False, gather=step)
 
 
-def _merge_of(gathering: Gathering, routes: Sequence[Route]) -> Gather:
-    return Gather(
-        tuple(
-            Shipped(part.origin, part.columns, part.kind, route.shards)
-            for part, route in zip(gathering.parts, routes, strict=True)
-        )
+def _routes(gathering: Gathering, values: Any, around: Surroundings) -> list[Route]:
+    """Where the rows of each part are."""
+    routes: list[Route] = []
+    for index in range(len(gathering.parts)):
+        chosen = tuple(dict.fromkeys(shard for each in routes for shard in each.shards))
+        routes.append(_route_of_part(index, gathering, values, around, chosen))
+    return routes
+
+
+def _merge_of(
+    gathering: Gathering, routes: Sequence[Route], key_lists: tuple[KeyList, ...]
+) -> Gather:
+    shipped = (
+        Shipped(part.origin, part.columns, part.kind, route.shards)
+        for part, route in zip(gathering.parts, routes, strict=True)
     )
+    return Gather(tuple(shipped), key_lists)
 
 
 def _route_of_part(
@@ -123,7 +143,9 @@ def answer(connection: ClusterConnection, decided: Dispatch, stream: str | None)
     arrival = Arrival(
         [part.origin for part in parts], [len(part.columns) for part in parts], step.limit
     )
-    arrival.ship(connection, decided.works)
+    arrival.ship(connection, [work for work in decided.works if work.shard not in step.waiting])
+    if step.waiting:
+        arrival.ship(connection, _second_works(connection, decided, step, arrival))
     preparer = connection.dialect.identifier_preparer
 
     def quote(name: str) -> str:
@@ -148,13 +170,26 @@ def answer(connection: ClusterConnection, decided: Dispatch, stream: str | None)
                 step.sql,
                 step.parameters,
                 shadows,
-                _settings(connection, decided),
+                _settings(connection, decided.works),
                 told=_told(connection, parts),
                 needs_tables=step.gathering.needs_tables,
                 stream=stream,
                 deadline_seconds=connection.cluster.timeouts.statement_seconds,
             ),
         )
+
+
+def _second_works(
+    connection: ClusterConnection, decided: Dispatch, step: GatherStep, arrival: Arrival
+) -> list[Work]:
+    """What is shipped by the shards that have waited, now that the keys are here."""
+    first = [work for work in decided.works if work.shard not in step.waiting]
+    with _failing_alike(connection, decided):
+        _settings(connection, first)
+        encoding = connection.enlisted[first[0].shard].driver.info.encoding
+        works = second_stage(step.gathering, step.waiting, arrival.parts, encoding, step.render)
+        _tell_time(connection, works)
+    return works
 
 
 @contextmanager
@@ -194,7 +229,7 @@ def in_order(
                 lambda: connection.cluster.workspace.order(
                     sql,
                     parameters,
-                    _settings(connection, decided),
+                    _settings(connection, decided.works),
                     connection.cluster.timeouts.statement_seconds,
                 ),
             )
@@ -215,10 +250,10 @@ def _told(connection: ClusterConnection, parts: Sequence[Part]) -> list[Told]:
     return told
 
 
-def _settings(connection: ClusterConnection, decided: Dispatch) -> dict[str, str]:
+def _settings(connection: ClusterConnection, works: Sequence[Work]) -> dict[str, str]:
     """How the shards write and read values; it must be the same on all that ship."""
     found: dict[str, str] = {}
-    for work in decided.works:
+    for work in works:
         info = connection.enlisted[work.shard].driver.info
         for name in SETTINGS:
             value = info.parameter_status(name) or ""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.default import DefaultExecutionContext
 
     from sqlalchemy_shards.catalog.catalog import Catalog
     from sqlalchemy_shards.plan import Merge
+    from sqlalchemy_shards.planning.parts import Gathering
     from sqlalchemy_shards.routing.route import Route
     from sqlalchemy_shards.routing.router import Locator, Territory
     from sqlalchemy_shards.routing.settings import Setting
@@ -83,6 +84,12 @@ class Surroundings(Protocol):
     @property
     def enlisted(self) -> Collection[str]:
         """The shards that take part in the transaction."""
+
+    def expected_rows(self, gathering: Gathering, part: int, make_work: Callable[[], Work]) -> int:
+        """How many rows of a part a shard would ship, as its planner expects.
+
+        :param make_work: makes the statement that ships the part, if the shard is to be asked.
+        """
 
 
 @dataclass(slots=True)

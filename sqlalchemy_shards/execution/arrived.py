@@ -56,6 +56,17 @@ class ArrivedRows:
         rows = [_cells(line) for line in lines]
         return [[row[place] for row in rows] for place in range(width)]
 
+    def distinct(self, place: int, at_most: int) -> set[bytes] | None:
+        """The values of a column, but NULL; None: they are more than ``at_most``."""
+        found: set[bytes] = set()
+        for chunk in self._chunks:
+            lines = chunk.split(b"\n")
+            lines.pop()
+            found.update(line.split(b"\t", place + 1)[place] for line in lines)
+            if len(found) - (NULL in found) > at_most:
+                return None
+        return {_plain(cell) for cell in found if cell != NULL}
+
 
 class Sorter:
     """Puts the lines of one shard to their parts, by the number that stands first in each.

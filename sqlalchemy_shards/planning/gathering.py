@@ -28,6 +28,7 @@ from .names import check_functions, names_in
 from .narrowing import ALIAS, condition_of, needs_of
 from .parts import Gathering, Part
 from .refusal import Refusal
+from .ties import Ties
 from .wire import is_shippable
 
 if TYPE_CHECKING:
@@ -75,11 +76,13 @@ def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) ->
     if len(part_names) < len(parts):
         raise Refusal("it names two tables that differ in their schema only")
     ctes = {node.name for node in iterate(statement) if isinstance(node, CTE)}
+    tables = list(compiled.rendered_tables)
     return Gathering(
         compiled,
         parts,
         needs_tables=bool(keyed) or names.has_records or not ctes.isdisjoint(part_names),
         rewritten=_rewritten(statement, compiled),
+        ties=Ties(tables, [needs.get(table, ()) for table in tables], parts),
     )
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.catalog.columns import ColumnType
     from sqlalchemy_shards.plan import ShippedRows
 
+    from .ties import Tie, Ties
+
 
 class Part(NamedTuple):
     """A relation that is shipped.
@@ -50,12 +52,25 @@ class Part(NamedTuple):
     follows_search_path: bool = True
 
 
+class Estimate(NamedTuple):
+    """What the planner of a shard expects.
+
+    :param rows: how many rows it would ship.
+    :param until: when it is to be asked again, by the clock that only goes on.
+    """
+
+    rows: int
+    until: float
+
+
 class Gathering:
     """How a statement is answered by the workspace.
 
     :param parts: what it is answered from.
     :param needs_tables: a CTE could not stand for each of them.
     :param rewritten: the statement as the workspace must read it; None: as it is.
+    :param ties: what hangs on what among the parts; None: nothing does.
+    :ivar estimates: index of a part -> what a shard was found to expect of it lately.
     """
 
     def __init__(
@@ -65,22 +80,50 @@ class Gathering:
         *,
         needs_tables: bool,
         rewritten: Derived | None,
+        ties: Ties | None = None,
     ) -> None:
         self.parts = parts
         self.needs_tables = needs_tables
         self.rewritten = rewritten
+        self.ties = ties
+        self.estimates: dict[int, Estimate] = {}
         self._names = dict(compiled.bind_names)
         self._dialect = at_given_time(compiled.dialect)
-        self._shipments: dict[tuple[int, ...], Derived] = {}
+        self._shipments: dict[tuple[tuple[int, ...], ...], Derived] = {}
 
-    def shipment(self, indexes: tuple[int, ...]) -> Derived:
-        """The statement that reads some parts on one shard: the part's number, then its columns."""
-        known = self._shipments.get(indexes)
+    def shipment(
+        self, indexes: tuple[int, ...], beside: tuple[int, ...] = (), lists: tuple[int, ...] = ()
+    ) -> Derived:
+        """The statement that reads some parts on one shard: the part's number, then its columns.
+
+        :param beside: numbers of the ties to parts whose rows all lie on that shard.
+        :param lists: numbers of the ties to parts whose keys are given, as its own parameters.
+        """
+        known = self._shipments.get((indexes, beside, lists))
         if known is None:
-            statement = _shipping([(index, self.parts[index]) for index in indexes])
+            statement = _shipping(
+                [(index, self._narrowed(index, beside, lists)) for index in indexes]
+            )
             compiled = statement.compile(dialect=self._dialect)
-            known = self._shipments[indexes] = Derived(compiled, self._names, [NOW])
+            keys = [key.parameter for number in lists for key in self.tie(number).keys]
+            known = Derived(compiled, self._names, [NOW, *keys])
+            self._shipments[indexes, beside, lists] = known
         return known
+
+    def tie(self, number: int) -> Tie:
+        """The tie of this number."""
+        assert self.ties is not None
+        return self.ties.all[number]
+
+    def _narrowed(self, index: int, beside: tuple[int, ...], lists: tuple[int, ...]) -> Part:
+        part = self.parts[index]
+        own, given = (
+            [tie for tie in map(self.tie, numbers) if tie.part == index]
+            for numbers in (beside, lists)
+        )
+        if self.ties is None or not (own or given):
+            return part
+        return part._replace(rows=self.ties.rows(index, part, own, given))
 
 
 def _shipping(parts: Sequence[tuple[int, Part]]) -> Any:

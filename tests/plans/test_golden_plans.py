@@ -84,4 +84,7 @@ def plan_of(topologies: Mapping[str, Cluster], case: dict[str, Any]) -> dict[str
     }
     if explanation.merge is not None:
         plan["merge"] = spoken_merge(explanation.merge)
+    for keys in explanation.as_dict().get("key_lists", ()):
+        told = f"keys of {keys['keys_origin']} from {keys['keys_shard']}"
+        plan.setdefault("waits", {})[told] = f"{keys['origin']} on {', '.join(keys['shards'])}"
     return plan
