@@ -100,10 +100,17 @@ def _sources_and_waiting(
     """The shards whose keys are needed, and those that wait for them; none does both."""
     sources: set[str] = set()
     waiting: set[str] = set()
-    worthwhile = [each for each in candidates if each.tie.part in rows and each.tie.keys]
-    for each in sorted(worthwhile, key=lambda each: rows[each.tie.part], reverse=True):
-        others = each.others - sources - {each.shard}
-        if others and each.shard not in waiting:
-            sources.add(each.shard)
-            waiting |= others
+    for part in sorted(rows, key=lambda part: rows[part], reverse=True):
+        own = [
+            each
+            for each in candidates
+            if each.tie.part == part and each.tie.keys and each.shard not in waiting
+        ]
+        # Keys of all that have some, or of one if else no shard were left to wait.
+        for chosen in (own, own[:1]):
+            now = sources | {each.shard for each in chosen}
+            others = {shard for each in chosen for shard in each.others} - now
+            if others:
+                sources, waiting = now, waiting | others
+                break
     return sources, waiting

@@ -56,3 +56,19 @@ def test_values_are_what_the_server_wrote(written: bytes, value: bytes | None) -
 
 def test_without_rows_there_are_columns_all_the_same() -> None:
     assert ArrivedRows().columns(2) == [[], []]
+
+
+class TestDistinct:
+    def test_values_are_read_as_they_were_written(self) -> None:
+        rows = ArrivedRows()
+        rows.add([b"1\ta\\tb\\\\\n", b"2\t\\N\n"])
+        rows.add([b"3\t\\\\N\n", b"4\ta\\tb\\\\\n", b"5\t\n"])
+
+        assert rows.distinct(1, 3) == {b"a\tb\\", b"\\N", b""}
+
+    def test_there_may_be_too_many(self) -> None:
+        rows = ArrivedRows()
+        rows.add([b"1\n", b"2\n", b"\\N\n", b"2\n"])
+
+        assert rows.distinct(0, 2) == {b"1", b"2"}
+        assert rows.distinct(0, 1) is None
