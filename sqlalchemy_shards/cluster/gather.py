@@ -184,7 +184,7 @@ def _second_works(
 ) -> list[Work]:
     """What is shipped by the shards that have waited, now that the keys are here."""
     first = [work for work in decided.works if work.shard not in step.waiting]
-    with _failing_alike(connection, decided):
+    with failing_alike(connection, decided):
         _settings(connection, first)
         encoding = connection.enlisted[first[0].shard].driver.info.encoding
         works = second_stage(step.gathering, step.waiting, arrival.parts, encoding, step.render)
