@@ -24,7 +24,7 @@ class Aggregates(Relations):
     def figure(self, scope: Scope) -> Field:
         """An aggregate, perhaps over some rows only."""
         own = Scope(scope.sources)
-        if self.choices.chance(45):
+        if self.choices.chance(15 if self.is_simple else 45):
             return self.choices.pick((self._special, self._ordered_set, self._ordered))(own)
         found = self.plain_figure(own)
         if self.choices.chance(20):

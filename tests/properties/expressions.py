@@ -101,6 +101,8 @@ class Expressions:
         self.choices = choices
         self.turn = turn
         self.collation = collation
+        self.is_simple = False
+        """Whether tables stand alone, or beside what is co-located with them."""
         self.is_loose = False
         """Whether it is left to PostgreSQL which of equal values stands for all of them."""
 
@@ -148,7 +150,7 @@ class Expressions:
         if found is None:
             kind = self.choices.pick(list(kinds or ("int",)))
             return Field(self.bound(kind), kind)
-        if depth == 0 or not self.choices.chance(35):
+        if depth == 0 or not self.choices.chance(20 if self.is_simple else 35):
             return found
         return self._composed(scope, found, depth)
 

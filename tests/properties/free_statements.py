@@ -40,7 +40,8 @@ def free_statement(choices: Choices, turn: int, collation: str) -> FreeStatement
         return FreeStatement(composer.failing(), is_loose=True)
     if choices.chance(18):
         return _entities(composer)
-    query = composer.select(choices.pick((1, 2, 2, 3)))
+    composer.is_simple = choices.chance(30)
+    query = composer.select(choices.pick((0, 1, 0, 2, 2, 3)))
     found = _ordered(composer, query)
     if choices.chance(12):
         return replace(found, statement=found.statement.execution_options(yield_per=4))

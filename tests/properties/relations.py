@@ -149,6 +149,8 @@ class Relations(Expressions):
 
     def relation(self, depth: int, outer: Scope | None = None) -> tuple[Scope, list[Any], Any]:
         """One to three sources: the scope, the FROM list, and conditions of WHERE."""
+        if self.is_simple:
+            return self._simple()
         first = self.source(depth)
         scope = Scope([first], outer)
         froms, where = [first.element], []
@@ -168,6 +170,21 @@ class Relations(Expressions):
                 froms[-1] = self._joined(scope, froms, other, on)
             scope.sources.append(other)
         return scope, froms, where
+
+    def _simple(self) -> tuple[Scope, list[Any], list[Any]]:
+        """One table, or two that lie beside each other."""
+        first = self.table()
+        if first.model not in TIES or self.choices.chance(60):
+            return Scope([first]), [first.element], []
+        (space, mine), get = TIES[first.model], first.get
+        assert get is not None
+        model = self.choices.pick([each for each, tie in TIES.items() if tie[0] == space])
+        other = self.table(model)
+        assert other.get is not None
+        pairs = zip(mine, TIES[model][1], strict=True)
+        on = and_(*(get(a) == other.get(b) for a, b in pairs))
+        joined = join(first.element, other.element, on, isouter=self.choices.chance(40))
+        return Scope([first, other]), [joined], []
 
     def _partner(self, scope: Scope, depth: int) -> Source:
         """Another source; now and then a co-located table."""
