@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -21,23 +22,12 @@ if TYPE_CHECKING:
 REFUSALS = (UnsupportedStatement, ScatterNotAllowed)
 
 
+@dataclass
 class Answer:
     """What one database, or a cluster, gave: comparable rows, or an error."""
 
-    def __init__(self, session: Session, free: FreeStatement, statement: Any = None) -> None:
-        self.rows: list[Any] = []
-        self.error: Exception | None = None
-        try:
-            result = session.execute(free.statement if statement is None else statement)
-            rows = result.unique() if free.is_unique else result
-            self.rows = [
-                tuple(normal(each, is_loose=free.is_loose) for each in row) for row in rows
-            ]
-        except (SQLAlchemyError, ShardsError) as error:
-            self.error = error
-        finally:
-            session.rollback()
-            session.expunge_all()
+    rows: list[Any] = field(default_factory=list)
+    error: Exception | None = None
 
     @property
     def refusal(self) -> str | None:
@@ -50,6 +40,20 @@ class Answer:
         if isinstance(self.error, DBAPIError):
             return getattr(self.error.orig, "sqlstate", None)
         return None
+
+
+def ask(session: Session, free: FreeStatement, statement: Any = None) -> Answer:
+    """Ask for a statement, or for another one in its place; leave the session as it was."""
+    try:
+        result = session.execute(free.statement if statement is None else statement)
+        rows = result.unique() if free.is_unique else result
+        loose = free.is_loose
+        return Answer([tuple(normal(each, is_loose=loose) for each in row) for row in rows])
+    except (SQLAlchemyError, ShardsError) as error:
+        return Answer(error=error)
+    finally:
+        session.rollback()
+        session.expunge_all()
 
 
 def refusal_of(error: Exception) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from tests.properties.choices import Choices, shrink
 from tests.properties.free_statements import free_statement
-from tests.properties.judging import Answer, difference
+from tests.properties.judging import ask, difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,9 +76,9 @@ class Comparison:
             again = Choices(recorded=seed) if seed else choices
             free = free_statement(again, turn, self.collation)
             seed = seed or list(again.made)
-            one = Answer(self.one, free)
-            whole = None if free.whole is None else Answer(self.one, free, free.whole)
-            cluster = Answer(self.cluster, free)
+            one = ask(self.one, free)
+            whole = None if free.whole is None else ask(self.one, free, free.whole)
+            cluster = ask(self.cluster, free)
             if cluster.refusal is not None and len(self.world.cluster.shards) > 1:
                 if tally is not None:
                     tally.refused(cluster.refusal)
