@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.planning.parts import Gathering, Part
     from sqlalchemy_shards.planning.stages import Shipment
+    from sqlalchemy_shards.routing.sources import StatementSources
 
     from .connection import ClusterConnection
     from .transaction_log import Told
@@ -63,8 +64,13 @@ class GatherStep:
     render: Callable[[Shipment, Mapping[str, Any]], Work]
 
 
-def gathered(given: Given, gathering: Gathering, around: Surroundings) -> Dispatch:
-    """Decide which shards ship what."""
+def gathered(
+    given: Given, gathering: Gathering, around: Surroundings, named: Route | None
+) -> Dispatch:
+    """Decide which shards ship what.
+
+    :param named: the shards that an option names, which alone are read; None: there is no option.
+    """
     context = given.context
     asked = context.execution_options.get("gather_limit")
     limit = around.gather_limit if asked is None else checked_gather_limit(asked)
@@ -74,7 +80,7 @@ def gathered(given: Given, gathering: Gathering, around: Surroundings) -> Dispat
         derived = gathering.shipment(shipment.indexes, shipment.beside, shipment.lists)
         return Work(shipment.shard, *derived.render(context, values, keys))
 
-    routes = _routes(gathering, values, around)
+    routes = _routes(gathering, values, around, named)
     found, key_lists = shipments(gathering, [each.shards for each in routes], around, render)
     of_shard = {shipment.shard: shipment for shipment in found}
     works = [render(of_shard[shard]) for shard in around.territory.in_order(of_shard)]
@@ -90,12 +96,14 @@ def gathered(given: Given, gathering: Gathering, around: Surroundings) -> Dispat
     return Dispatch(works, route, merge, writes=False, gather=step)
 
 
-def _routes(gathering: Gathering, values: Any, around: Surroundings) -> list[Route]:
+def _routes(
+    gathering: Gathering, values: Any, around: Surroundings, named: Route | None
+) -> list[Route]:
     """Where the rows of each part are."""
     routes: list[Route] = []
     for index in range(len(gathering.parts)):
         chosen = tuple(dict.fromkeys(shard for each in routes for shard in each.shards))
-        routes.append(_route_of_part(index, gathering, values, around, chosen))
+        routes.append(_route_of_part(index, gathering, values, around, chosen, named))
     return routes
 
 
@@ -110,7 +118,12 @@ def _merge_of(
 
 
 def _route_of_part(
-    index: int, gathering: Gathering, values: Any, around: Surroundings, chosen: tuple[str, ...]
+    index: int,
+    gathering: Gathering,
+    values: Any,
+    around: Surroundings,
+    chosen: tuple[str, ...],
+    named: Route | None,
 ) -> Route:
     """Where the rows of one part are; of a reference table, one copy."""
     alone = gathering.shipment((index,))
@@ -120,12 +133,29 @@ def _route_of_part(
             f"it cannot be told where its parts are: {plan.sources.unreadable}",
             'name one shard with execution_options(shard="...")',
         )
+    if named is not None:
+        return _of_named(named, plan.sources, around)
     return route_of(
         plan.sources,
         around.territory,
         ExecutionValues(alone.values(values), plan.processors),
         enlisted=(*chosen, *around.enlisted),
     )
+
+
+def _of_named(named: Route, sources: StatementSources, around: Surroundings) -> Route:
+    """Which of the shards that an option names have rows of a part; the option is believed."""
+    if sources.roots:
+        return named
+    if not sources.reads_global:
+        return Route(named.shards[:1], named.reason)
+    home = around.territory.global_shard
+    if home not in named.shards:
+        raise UnsupportedStatement(
+            "it reads a global table, which the shards that the option names do not have",
+            f"name {home!r}, too, or no shard",
+        )
+    return Route((home,), named.reason)
 
 
 def answer(connection: ClusterConnection, decided: Dispatch, stream: str | None) -> Any:

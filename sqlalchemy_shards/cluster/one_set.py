@@ -164,16 +164,18 @@ def _gathered(
     given: Given, plan: StatementPlan, around: Surroundings, route: Route, refusal: Refusal
 ) -> Dispatch:
     """The workspace answers, where shards alone cannot."""
-    if plan.sources.kind is not StatementKind.SELECT or route.reason is Reason.OPTION:
+    if plan.sources.kind is not StatementKind.SELECT:
         raise unsupported(refusal, given.sql, route.reason) from None
-    _check_scatter(given, plan, around)
+    named = route if route.reason is Reason.OPTION else None
+    if named is None:
+        _check_scatter(given, plan, around)
     check_as_made(given)
     try:
         compiled: Any = given.context.compiled
         gathering = plan.gathering(compiled, around)
     except Refusal as reason:
         raise unsupported(reason, given.sql, route.reason) from None
-    return gathered(given, gathering, around)
+    return gathered(given, gathering, around, named)
 
 
 def gather_instead(
