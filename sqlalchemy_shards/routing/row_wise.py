@@ -119,7 +119,7 @@ def why_not_row_wise(
     pending: list[tuple[Any, bool]] = [(expression, aggregates_too) for expression in expressions]
     while pending:
         node, is_inside_subquery = pending.pop()
-        if isinstance(node, _LEAVES):
+        if isinstance(node, _LEAVES) and not getattr(node, "is_literal", False):
             continue  # most are, and to ask them for an operator makes SQLAlchemy look long
         if isinstance(node, (Exists, ScalarSelect)):
             pending.append((node.element, True))
