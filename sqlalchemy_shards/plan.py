@@ -135,13 +135,16 @@ class ShippedRows(enum.Enum):
 
     ALL = "all rows"
     MATCHING = "the rows that may matter"
+    GROUPS = "one row per group"
+    DISTINCT = "distinct rows"
+    TOTALS = "one row per shard"
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
     """One relation that is shipped.
 
-    :param origin: what it is read from: a table.
+    :param origin: what it is read from: a table, or several.
     :param shards: those that ship; of a reference table, one.
     """
 
@@ -170,10 +173,14 @@ class KeyList:
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """The shards ship relations, and PostgreSQL runs the statement over them."""
+    """The shards ship relations, and PostgreSQL runs the statement over them.
+
+    :param head: what it runs, where that is another statement.
+    """
 
     shipped: tuple[Shipped, ...]
     key_lists: tuple[KeyList, ...] = ()
+    head: str | None = None
 
 
 Merge: TypeAlias = (

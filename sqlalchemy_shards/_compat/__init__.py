@@ -29,6 +29,7 @@ from .statements import (
     from_list,
     has_expressions,
     has_extensions,
+    is_cast,
     is_embellished,
     is_loaders,
     is_refresh,
@@ -37,7 +38,9 @@ from .statements import (
     locked_elements,
     select_shape,
     with_columns,
+    with_fetch_of,
     with_more_columns,
+    without_orm,
 )
 from .surroundings import (
     distrust_pool,
@@ -92,6 +95,7 @@ __all__ = [
     "has_extensions",
     "insertmanyvalues_batch",
     "insertmanyvalues_sorts_by_server_key",
+    "is_cast",
     "is_embellished",
     "is_expanding",
     "is_loaders",
@@ -116,6 +120,8 @@ __all__ = [
     "translated_statement",
     "values_rows",
     "with_columns",
+    "with_fetch_of",
     "with_more_columns",
     "with_rows",
+    "without_orm",
 ]

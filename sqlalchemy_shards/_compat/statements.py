@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy.sql.compiler import SQLCompiler
-    from sqlalchemy.sql.elements import ColumnElement
+    from sqlalchemy.sql.elements import BindParameter, ColumnElement
     from sqlalchemy.sql.selectable import CompoundSelect, FromClause, Values
 
 
@@ -199,6 +199,23 @@ def with_columns(select: Select[Any], columns: Sequence[ColumnElement[Any]]) -> 
     changed = select.with_only_columns(*columns)
     changed._propagate_attrs = select._propagate_attrs
     return changed
+
+
+def without_orm(select: Select[Any]) -> Select[Any]:
+    """Keep the ORM from working on a SELECT that was made of parts that it has worked on."""
+    select._propagate_attrs = select._propagate_attrs.__class__()
+    return select
+
+
+def with_fetch_of(select: Select[Any], other: Select[Any]) -> Select[Any]:
+    """Give a SELECT the FETCH clause of another one, with all that it says."""
+    options: Any = other._fetch_clause_options
+    return select.fetch(other._fetch_clause, **(options or {}))
+
+
+def is_cast(bind: BindParameter[Any], dialect: Any) -> bool:
+    """Whether a parameter is written with its type, so that its value does not tell the type."""
+    return bool(bind.type._unwrapped_dialect_impl(dialect).render_bind_cast)
 
 
 def has_expressions(values: Values) -> bool:

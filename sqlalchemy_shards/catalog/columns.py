@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -37,13 +37,9 @@ END"""
 _DATABASE = f"""
 SELECT {_SORTS} FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
 """
-_COLUMNS = f"""
+_DESCRIBED = f"""
 WITH RECURSIVE
-columns AS (
-    SELECT a.attname, a.atttypid, a.attcollation, a.attnum
-    FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
-),
+columns (attname, atttypid, attcollation, attnum) AS (<columns>),
 held (attname, oid, is_domain) AS (
     SELECT attname, atttypid, true FROM columns
     UNION
@@ -77,6 +73,17 @@ LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
 JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
 ORDER BY a.attnum
 """
+_COLUMNS: Final = _DESCRIBED.replace(
+    "<columns>",
+    """
+    SELECT a.attname, a.atttypid, a.attcollation, a.attnum
+    FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+    """,
+)
+_TYPES: Final = _DESCRIBED.replace(
+    "<columns>", "SELECT * FROM unnest(%s::text[], %s::oid[], %s::oid[]) WITH ORDINALITY"
+)
 
 
 class ColumnType(NamedTuple):
@@ -143,10 +150,14 @@ class ColumnTypes:
     def _read(self, shard: str, table: str) -> _OnShard:
         with self._connect(shard) as connection:
             rows = connection.execute(_COLUMNS.encode(), (table,)).fetchall()
-        return {
-            name: (ColumnType(sql, collation, base, database, frozenset(holds)), bool(is_ordered))
-            for name, sql, collation, base, database, holds, is_ordered in rows
-        }
+        return _as_types(rows)
+
+
+def _as_types(rows: Iterable[Any]) -> _OnShard:
+    return {
+        name: (ColumnType(sql, collation, base, database, frozenset(holds)), bool(is_ordered))
+        for name, sql, collation, base, database, holds, is_ordered in rows
+    }
 
 
 def _alike(on_shards: Sequence[_OnShard]) -> dict[str, ColumnType]:
@@ -162,6 +173,19 @@ def _alike(on_shards: Sequence[_OnShard]) -> dict[str, ColumnType]:
 def _ordered_by_code_point(on_shards: Sequence[_OnShard]) -> frozenset[str]:
     ordered = [{name for name, (_, is_ordered) in each.items() if is_ordered} for each in on_shards]
     return frozenset(set.intersection(*ordered))
+
+
+def types_by_oid(
+    connection: psycopg.Connection[Any], known: Mapping[str, tuple[int, int]]
+) -> dict[str, ColumnType]:
+    """Describe values by the OIDs of their types and collations.
+
+    :param known: a name for each, type and collation; no collation is 0.
+    """
+    oids = [type_ for type_, _ in known.values()]
+    collations = [collation for _, collation in known.values()]
+    rows = connection.execute(_TYPES.encode(), (list(known), oids, collations)).fetchall()
+    return {name: type_ for name, (type_, _) in _as_types(rows).items()}
 
 
 def sorting_of(connection: psycopg.Connection[Any]) -> str:

@@ -7,7 +7,7 @@ functions among them. The catalog's word counts for functions of the application
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,14 +29,29 @@ those that are syntax."""
 DRAWN: Final = frozenset("clock_timestamp gen_random_uuid random random_normal".split())
 """Functions that give something else at every call, so that it does not matter where."""
 
-_NOT_IMMUTABLE: Final = """
-SELECT wanted.name
+_ABOUT: Final = """
+SELECT wanted.name,
+       pg_catalog.count(p.oid) > 0 AND pg_catalog.bool_and(p.provolatile = 'i'),
+       pg_catalog.count(p.oid) > 0 AND pg_catalog.bool_and(p.prokind = 'f' AND NOT p.proretset),
+       pg_catalog.bool_and(p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace) IS NOT FALSE
 FROM pg_catalog.unnest(%s::text[]) AS wanted (name)
 LEFT JOIN pg_catalog.pg_proc p
   ON p.proname = pg_catalog.regexp_replace(wanted.name, '.*[.]', '')
 GROUP BY wanted.name
-HAVING pg_catalog.count(p.oid) = 0 OR pg_catalog.bool_or(p.provolatile <> 'i')
 """
+
+
+class _About(NamedTuple):
+    """What all functions of one name have in common.
+
+    :param is_immutable: they give the same wherever and whenever they are called.
+    :param is_scalar: they make one value of one row's: no aggregates, no window functions, no sets.
+    :param is_builtin: none is the application's, or of an extension.
+    """
+
+    is_immutable: bool
+    is_scalar: bool
+    is_builtin: bool
 
 
 class Functions:
@@ -54,19 +69,32 @@ class Functions:
         self._connect = connect
         self._shard = shard
         self._lock = threading.Lock()
-        self._is_immutable: dict[str, bool] = {}
+        self._known: dict[str, _About] = {}
 
     def depending(self, names: Iterable[str]) -> list[str]:
         """Those of the functions that may depend on when, where or by whom they are called."""
         unsure = sorted(set(names) - SETTINGS_ONLY - DRAWN)
+        about = self._about(unsure)
+        return [name for name in unsure if not about[name].is_immutable]
+
+    def scalar(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of the functions that make one value of one row's values, whatever that value is:
+        neither aggregates nor window functions, and no sets."""
+        return frozenset(name for name, known in self._about(names).items() if known.is_scalar)
+
+    def builtin(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of the functions that are PostgreSQL's own alone: no other has the same name."""
+        return frozenset(name for name, known in self._about(names).items() if known.is_builtin)
+
+    def _about(self, names: Iterable[str]) -> dict[str, _About]:
+        wanted = sorted(set(names))
         with self._lock:
-            unknown = [name for name in unsure if name not in self._is_immutable]
+            unknown = [name for name in wanted if name not in self._known]
         if unknown:
             with self._connect(self._shard) as connection:
-                rows = connection.execute(_NOT_IMMUTABLE, (unknown,)).fetchall()
-            dependent = {name for (name,) in rows}
+                rows = connection.execute(_ABOUT, (unknown,)).fetchall()
             with self._lock:
                 # What the catalog does not know yet may be created later.
-                self._is_immutable.update((name, name not in dependent) for name in unknown)
+                self._known.update((name, _About(*told)) for name, *told in rows)
         with self._lock:
-            return [name for name in unsure if not self._is_immutable[name]]
+            return {name: self._known[name] for name in wanted}

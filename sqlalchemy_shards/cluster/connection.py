@@ -65,6 +65,7 @@ class ClusterConnection:
         self.facts = cluster.catalog
         self.scatter = cluster.scatter
         self.gather_limit = cluster.gather_limit
+        self.ask = cluster.workspace.ask
         self.enlisted: dict[str, EnlistedShard] = {}
         self.locator: Locator | None = None
         self.inserted = InsertedRows()

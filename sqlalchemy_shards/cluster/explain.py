@@ -250,9 +250,11 @@ def spoken_merge(merge: Merge) -> str:
             return "one row: " + ", ".join(_SPOKEN[function.value] for function in functions)
         case SumOfCounts():
             return "row counts add up"
-        case Gather(shipped):
+        case Gather(shipped, _, head):
             origins = ", ".join(each.origin for each in shipped)
-            return f"PostgreSQL runs the statement over the shipped rows of {origins}"
+            if head is None:
+                return f"PostgreSQL runs the statement over the shipped rows of {origins}"
+            return f"PostgreSQL puts together {shipped[0].rows.value} of {origins}: {head}"
         case GivenOrder():
             return "row counts add up, returned rows in the order given"
         case FirstCopy():

@@ -22,7 +22,7 @@ from sqlalchemy_shards.execution.merge import windowed
 from sqlalchemy_shards.execution.shadows import Shadow
 from sqlalchemy_shards.plan import ForeignOrder, Gather, KeyList, Shipped
 from sqlalchemy_shards.planning.elsewhere import NOW
-from sqlalchemy_shards.routing.route import Route
+from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of, vaguest
 
 from .arrival import Arrival
@@ -64,12 +64,11 @@ class GatherStep:
     render: Callable[[Shipment, Mapping[str, Any]], Work]
 
 
-def gathered(
-    given: Given, gathering: Gathering, around: Surroundings, named: Route | None
-) -> Dispatch:
+def gathered(given: Given, gathering: Gathering, around: Surroundings, whole: Route) -> Dispatch:
     """Decide which shards ship what.
 
-    :param named: the shards that an option names, which alone are read; None: there is no option.
+    :param whole: where the statement as a whole belongs; shards that an option names are all that
+        is read.
     """
     context = given.context
     asked = context.execution_options.get("gather_limit")
@@ -80,7 +79,7 @@ def gathered(
         derived = gathering.shipment(shipment.indexes, shipment.beside, shipment.lists)
         return Work(shipment.shard, *derived.render(context, values, keys))
 
-    routes = _routes(gathering, values, around, named)
+    routes = _routes(gathering, values, around, whole)
     found, key_lists = shipments(gathering, [each.shards for each in routes], around, render)
     of_shard = {shipment.shard: shipment for shipment in found}
     works = [render(of_shard[shard]) for shard in around.territory.in_order(of_shard)]
@@ -96,10 +95,11 @@ def gathered(
     return Dispatch(works, route, merge, writes=False, gather=step)
 
 
-def _routes(
-    gathering: Gathering, values: Any, around: Surroundings, named: Route | None
-) -> list[Route]:
+def _routes(gathering: Gathering, values: Any, around: Surroundings, whole: Route) -> list[Route]:
     """Where the rows of each part are."""
+    if gathering.is_partial:
+        return [whole] * len(gathering.parts)
+    named = whole if whole.reason is Reason.OPTION else None
     routes: list[Route] = []
     for index in range(len(gathering.parts)):
         chosen = tuple(dict.fromkeys(shard for each in routes for shard in each.shards))
@@ -114,7 +114,8 @@ def _merge_of(
         Shipped(part.origin, part.columns, part.kind, route.shards)
         for part, route in zip(gathering.parts, routes, strict=True)
     )
-    return Gather(tuple(shipped), key_lists)
+    rewritten = gathering.rewritten if gathering.is_partial else None
+    return Gather(tuple(shipped), key_lists, None if rewritten is None else rewritten.sql)
 
 
 def _route_of_part(

@@ -166,16 +166,14 @@ def _gathered(
     """The workspace answers, where shards alone cannot."""
     if plan.sources.kind is not StatementKind.SELECT:
         raise unsupported(refusal, given.sql, route.reason) from None
-    named = route if route.reason is Reason.OPTION else None
-    if named is None:
+    if route.reason is not Reason.OPTION:
         _check_scatter(given, plan, around)
     check_as_made(given)
     try:
-        compiled: Any = given.context.compiled
-        gathering = plan.gathering(compiled, around)
+        gathering = plan.gathering(given, around)
     except Refusal as reason:
         raise unsupported(reason, given.sql, route.reason) from None
-    return gathered(given, gathering, around, named)
+    return gathered(given, gathering, around, route)
 
 
 def gather_instead(

@@ -15,12 +15,15 @@ from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.derived import bind_processors
 from sqlalchemy_shards.planning.gathering import plan_gathering
+from sqlalchemy_shards.planning.partial import plan_partial
 from sqlalchemy_shards.planning.planner import Prepared, prepare
 from sqlalchemy_shards.planning.refusal import Refusal
+from sqlalchemy_shards.planning.splitting import NotSplittable
 from sqlalchemy_shards.routing.analysis import analyse
 from sqlalchemy_shards.routing.carried_ids import carried_ids
 from sqlalchemy_shards.routing.conditions import Parameter, PartEquals, parameters_of
 
+from .asking import Asking, kinds_of, untyped_parameters
 from .own_values import key_lists
 from .values import processors_of
 from .whereabouts import shows_absence
@@ -40,7 +43,12 @@ if TYPE_CHECKING:
     from .compiler import ShardsCompiler
     from .own_values import KeyList
     from .values import Processors
-    from .work import Surroundings
+    from .work import Given, Surroundings
+
+
+KINDS_MAX: Final = 8
+"""For how many kinds of values a statement is planned whose parameters tell types by their values.
+With others it is answered from rows of its tables."""
 
 
 class SimpleKey(NamedTuple):
@@ -61,8 +69,10 @@ class StatementPlan:
     __slots__ = (
         "_gathering",
         "_key_lists",
+        "_partial",
         "_prepared",
         "_processors_of_all",
+        "_untyped",
         "cache",
         "carried_ids",
         "inserted_key",
@@ -98,6 +108,8 @@ class StatementPlan:
         self._key_lists: tuple[KeyList, ...] | None = None
         self._processors_of_all: Processors | None = None
         self._gathering: Gathering | Refusal | None = None
+        self._partial: dict[tuple[Any, ...], Gathering | None] = {}
+        self._untyped: tuple[str, ...] | None = None
 
     def prepared(self, compiled: SQLCompiler, facts: Facts) -> Prepared:
         """The plan for several shards, made when it is first needed.
@@ -131,11 +143,15 @@ class StatementPlan:
             self._processors_of_all = bind_processors(compiled)
         return self._processors_of_all
 
-    def gathering(self, compiled: SQLCompiler, around: Surroundings) -> Gathering:
+    def gathering(self, given: Given, around: Surroundings) -> Gathering:
         """How the workspace answers, planned when it is first needed.
 
         :raises Refusal: it cannot.
         """
+        compiled: Any = given.context.compiled
+        partial = self._partial_gathering(given, around)
+        if partial is not None:
+            return partial
         gathering = self._gathering
         if gathering is None:
             try:
@@ -146,6 +162,23 @@ class StatementPlan:
         if isinstance(gathering, Refusal):
             raise Refusal(gathering.reason, gathering.advice)
         return gathering
+
+    def _partial_gathering(self, given: Given, around: Surroundings) -> Gathering | None:
+        """How it answers from what the shards make of their rows; None: it cannot."""
+        compiled: Any = given.context.compiled
+        if self._untyped is None:
+            self._untyped = untyped_parameters(compiled)
+        values = _compat.raw_parameters(given.context) if self._untyped else {}
+        kinds = kinds_of(self._untyped, values, self.processors_of_all(compiled))
+        if kinds is None:
+            return None
+        if kinds not in self._partial and len(self._partial) < KINDS_MAX:
+            try:
+                facts = Asking(given.context, around)
+                self._partial[kinds] = plan_partial(compiled, self.sources, facts)
+            except NotSplittable:
+                self._partial[kinds] = None
+        return self._partial.get(kinds)
 
     def _planned(self, compiled: Any, around: Surroundings) -> Gathering:
         return plan_gathering(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    import psycopg
     from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.default import DefaultExecutionContext
 
@@ -76,6 +77,9 @@ class Surroundings(Protocol):
     gather_limit: GatherLimit
     locator: Locator | None
     inserted: InsertedRows
+
+    def ask(self, question: Callable[[psycopg.Connection[Any]], Any]) -> Any:
+        """Ask the workspace something that changes nothing."""
 
     @property
     def territory(self) -> Territory:

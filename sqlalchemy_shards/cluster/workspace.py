@@ -170,6 +170,10 @@ class Workspace:
 
         return self._perform(work, deadline_seconds)
 
+    def ask(self, question: Callable[[psycopg.Connection[Any]], T]) -> T:
+        """Ask something that changes nothing."""
+        return self._perform(question, None)
+
     def _perform(
         self, work: Callable[[psycopg.Connection[Any]], T], deadline_seconds: float | None
     ) -> T:

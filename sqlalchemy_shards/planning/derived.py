@@ -45,6 +45,11 @@ class Derived:
         )
         self._processors = bind_processors(compiled)
 
+    @property
+    def sql(self) -> str:
+        """Its SQL, with names where values go."""
+        return " ".join(self.compiled.string.split())
+
     def values(
         self, values: Mapping[str, Any], own: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) ->
     :raises Refusal: it could not answer exactly.
     """
     statement: Any = _compat.core_statement(compiled)
-    _check(statement, compiled)
+    check_statement(statement, compiled)
     names = names_in(statement, compiled)
     check_functions(names.functions, depending)
     needs = _needs(statement, compiled)
@@ -99,8 +99,11 @@ def _rewritten(statement: Any, compiled: Any) -> Derived | None:
         raise Refusal(str(reason)) from None
 
 
-def _check(statement: Any, compiled: Any) -> None:
-    """Refuse what the workspace would not do as the shards do."""
+def check_statement(statement: Any, compiled: Any) -> None:
+    """Refuse what the workspace would not do as the shards do.
+
+    :raises Refusal: with the reason.
+    """
     if any(name.startswith(RESERVED) for name in compiled.bind_names.values()):
         raise Refusal(f"the names of its parameters begin with {RESERVED!r}", "call them otherwise")
     if compiled.literal_execute_params:

@@ -69,6 +69,7 @@ class Gathering:
     :param parts: what it is answered from.
     :param needs_tables: a CTE could not stand for each of them.
     :param rewritten: the statement as the workspace must read it; None: as it is.
+    :param is_partial: the shards do a part of its work, and the workspace the rest.
     :param ties: what hangs on what among the parts; None: nothing does.
     :ivar estimates: index of a part -> what a shard was found to expect of it lately.
     """
@@ -80,11 +81,13 @@ class Gathering:
         *,
         needs_tables: bool,
         rewritten: Derived | None,
+        is_partial: bool = False,
         ties: Ties | None = None,
     ) -> None:
         self.parts = parts
         self.needs_tables = needs_tables
         self.rewritten = rewritten
+        self.is_partial = is_partial
         self.ties = ties
         self.estimates: dict[int, Estimate] = {}
         self._names = dict(compiled.bind_names)

@@ -71,7 +71,7 @@ AGGREGATES: Final = ORDERED_AGGREGATES | frozenset(
     "avg bit_and bit_or bool_and bool_or count every max min sum".split()
 )
 
-_TRANSPARENT: Final = (
+TRANSPARENT: Final = (
     AsBoolean,
     BinaryExpression,
     BindParameter,
@@ -94,6 +94,7 @@ _TRANSPARENT: Final = (
     TypeCoerce,
     UnaryExpression,
 )
+"""Kinds of expressions whose value follows from what is inside them."""
 
 _LEAVES: Final = (BindParameter, ColumnClause)
 
@@ -136,7 +137,7 @@ def why_not_row_wise(
             if not _is_row_wise(text, text_too=text_too):
                 return "raw SQL text is not known to be the same on every shard"
             pending.extend((child, is_inside_subquery) for child in node.get_children())
-        elif isinstance(node, _TRANSPARENT) or node.__visit_name__ in _LABELS:
+        elif isinstance(node, TRANSPARENT) or node.__visit_name__ in _LABELS:
             pending.extend((child, is_inside_subquery) for child in node.get_children())
         elif not is_inside_subquery or not getattr(node, "is_selectable", False):
             return f"{_spoken(node)} is not known to be the same on every shard"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, aliased, mapped_column, wit
 from sqlalchemy.sql.functions import FunctionElement
 
 from sqlalchemy_shards import _compat
+from sqlalchemy_shards.cluster.dialect import ShardsDialect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,6 +282,28 @@ class TestStatements:
 
         assert str(compiled(more)).count("kind IN") == 1
         assert [column.key for column in more.selected_columns] == ["id", "again"]
+
+    def test_a_select_of_mapped_columns_that_the_orm_leaves_alone(self) -> None:
+        plain = _compat.without_orm(select(Cat.id))
+
+        assert "kind IN" in str(compiled(select(Cat.id)))
+        assert "kind IN" not in str(compiled(plain))
+
+    def test_a_fetch_clause_with_its_options(self) -> None:
+        fetched = select(users.c.id).order_by(users.c.id).fetch(3, with_ties=True)
+        other = _compat.with_fetch_of(select(users.c.name), fetched)
+
+        assert _compat.select_shape(other).fetch is _compat.select_shape(fetched).fetch
+        assert "WITH TIES" in str(compiled(other))
+
+    @pytest.mark.parametrize(
+        ("value", "is_cast"), [(1, True), ("x", True), (Decimal(1), False), (1.5, False)]
+    )
+    def test_parameters_that_are_written_with_their_types(self, value: Any, is_cast: bool) -> None:
+        bind = literal(value)
+
+        assert _compat.is_cast(bind, ShardsDialect()) is is_cast
+        assert ("::" in str(bind.compile(dialect=ShardsDialect()))) is is_cast
 
     def test_columns_in_the_place_of_others(self) -> None:
         statement: Any = _compat.core_statement(compiled(select(Cat.id)))
