@@ -213,7 +213,7 @@ INPUTS: Final[Mapping[str, Sequence[Select[Any]]]] = {
 
 
 class Size(NamedTuple):
-    """Rows, and bytes of their values as text."""
+    """Rows, and bytes of them as COPY writes them."""
 
     rows: int
     bytes: int
@@ -224,7 +224,8 @@ def size_of(connection: Connection, inputs: Sequence[Select[Any]]) -> Size:
     sizes = []
     for each in inputs:
         rows = each.subquery()
-        lengths = [func.octet_length(func.format("%s", column)) for column in rows.c]
+        # A tab or the line's end stands behind each value.
+        lengths = [func.octet_length(func.format("%s", column)) + 1 for column in rows.c]
         whole = func.sum(sum(lengths[1:], lengths[0])).label("bytes")
         sizes.append(select(func.count().label("rows"), whole).select_from(rows))
     found = union_all(*sizes).subquery()
