@@ -9,25 +9,30 @@ offers, and its lines fill the workspace's tables as they are.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.pq import TransactionStatus
 
 from sqlalchemy_shards.connections.copying import CopyOut
 from sqlalchemy_shards.connections.written_values import with_values
-from sqlalchemy_shards.errors import GatherLimitExceeded
 from sqlalchemy_shards.execution.arrived import ArrivedRows, Sorter
 
+from .limits import limit_exceeded
 from .observing import SHIP
 from .on_shards import on_shards
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy_shards.errors import GatherLimitExceeded
 
     from .connection import ClusterConnection
     from .enlisted import EnlistedShard
     from .limits import GatherLimit
     from .work import Work
+
+    Row = tuple[Any, ...]
 
 SAVEPOINT: Final = b"shards_arrival"
 
@@ -82,15 +87,26 @@ class Arrival:
     def _too_much(self) -> GatherLimitExceeded:
         named = zip(self._names, self.parts, strict=True)
         arrived = sorted(named, key=lambda each: (each[1].size, each[1].count), reverse=True)
-        told = ", ".join(
-            f"{rows.count} rows ({rows.size} bytes) of {name!r}" for name, rows in arrived
-        )
-        return GatherLimitExceeded(
-            f"more than {self._limit.rows} rows or {self._limit.bytes} bytes would have to be "
-            f"brought together; when they were stopped, {told} had arrived",
-            "narrow the statement by conditions on its tables, name one shard key, or raise the "
-            "limit with execution_options(gather_limit=GatherLimit(rows=..., bytes=...))",
-        )
+        told = (f"{rows.count} rows ({rows.size} bytes) of {name!r}" for name, rows in arrived)
+        return limit_exceeded(self._limit, "brought together", told)
+
+
+def taken(
+    arriving: Sequence[Iterator[Row]], works: Sequence[Work], limit: GatherLimit
+) -> list[Row]:
+    """The rows of all shards, which are to be put in order.
+
+    :raises GatherLimitExceeded: there are too many.
+    """
+    rows: list[Row] = []
+    told = []
+    for work, each in zip(works, arriving, strict=True):
+        before = len(rows)
+        rows.extend(islice(each, limit.rows + 1 - before))
+        told.append(f"{len(rows) - before} rows of {work.shard}")
+        if len(rows) > limit.rows:
+            raise limit_exceeded(limit, "put in order", reversed(told))
+    return rows
 
 
 def _commands(driver: Any, select: bytes) -> bytes:

@@ -10,7 +10,7 @@ untouched.
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -266,8 +266,7 @@ class ClusterCursor:
         """Let the workspace say the order of the rows, which are all here then."""
         arrived = self._arrived(decided)
         if arrived is not None:
-            rows = list(chain.from_iterable(arrived))
-            self._merged = in_order(self.connection, decided, rows)
+            self._merged = in_order(self.connection, decided, arrived)
 
     def _fan_out(self, works: Sequence[Work], cursors: dict[str, Any]) -> None:
         writes = self._dispatch is not None and self._dispatch.writes

@@ -25,9 +25,9 @@ from sqlalchemy_shards.planning.elsewhere import NOW
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of, vaguest
 
-from .arrival import Arrival
+from .arrival import Arrival, taken
 from .key_lists import second_stage, shipments
-from .limits import GatherLimit, checked_gather_limit
+from .limits import GatherLimit, asked_gather_limit, limit_exceeded
 from .observing import AT_WORKSPACE, observed
 from .quoting import without_placeholders
 from .values import ExecutionValues
@@ -71,8 +71,7 @@ def gathered(given: Given, gathering: Gathering, around: Surroundings, whole: Ro
         is read.
     """
     context = given.context
-    asked = context.execution_options.get("gather_limit")
-    limit = around.gather_limit if asked is None else checked_gather_limit(asked)
+    limit = asked_gather_limit(context.execution_options, around.gather_limit)
     values = _compat.raw_parameters(context)
 
     def render(shipment: Shipment, keys: Mapping[str, Any] = NO_KEYS) -> Work:
@@ -244,14 +243,25 @@ def _tell_time(connection: ClusterConnection, steps: Sequence[Work | GatherStep]
 
 
 def in_order(
-    connection: ClusterConnection, decided: Dispatch, rows: Sequence[tuple[Any, ...]]
+    connection: ClusterConnection,
+    decided: Dispatch,
+    arriving: Sequence[Iterator[tuple[Any, ...]]],
 ) -> Iterator[tuple[Any, ...]]:
-    """The shards' rows in the order that the workspace says, without their sort keys."""
-    merge = decided.merge
+    """The shards' rows in the order that the workspace says, without their sort keys.
+
+    :raises GatherLimitExceeded: there are too many.
+    """
+    merge, limit = decided.merge, decided.limit
     assert isinstance(merge, ForeignOrder)
+    assert limit is not None
+    rows = taken(arriving, decided.works, limit)
     if len(rows) > 1:
         driver = connection.enlisted[decided.works[0].shard].driver
         sql, parameters = order_statement(merge, rows, driver.info.encoding)
+        size = sum(keys.size for keys in parameters.values())
+        if size > limit.bytes:
+            told = f"{len(rows)} rows with {size} bytes of sort keys"
+            raise limit_exceeded(limit, "put in order", [told])
         with failing_alike(connection, decided):
             numbers = observed(
                 connection.observer,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import ScatterNotAllowed, UnsupportedStatement
+from sqlalchemy_shards.plan import ForeignOrder
 from sqlalchemy_shards.planning.derived import render
 from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.routing.route import Reason, Route
@@ -13,6 +14,7 @@ from sqlalchemy_shards.routing.router import route_of
 from sqlalchemy_shards.routing.sources import StatementKind
 
 from .gather import gathered
+from .limits import asked_gather_limit
 from .no_rows import no_rows
 from .options import allows_scatter
 from .own_values import own_values
@@ -125,7 +127,11 @@ def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Rout
         return decided
     values = context_values(given, plan)
     works = _works(given, plan, around, route, values, prepared.rewritten)
-    return Dispatch(works, route, prepared.scatter.merge, values.parameters, writes)
+    decided = Dispatch(works, route, prepared.scatter.merge, values.parameters, writes)
+    if isinstance(decided.merge, ForeignOrder):
+        options = given.context.execution_options
+        decided.limit = asked_gather_limit(options, around.gather_limit)
+    return decided
 
 
 def _works(

@@ -49,6 +49,7 @@ class Dispatch:
     :param believed: how many rows it touches at least, if what the locator said is right; None:
         the locator was not asked.
     :param description: DBAPI's description of the columns, where no shard is asked.
+    :param limit: how many rows may be put in order at the workspace.
     :param gather: what the workspace runs over the rows that the shards ship.
     :param obstacle: why shards alone cannot answer, where they cannot.
     :param setting: it sets something for the transaction, also on shards that join later.
@@ -63,6 +64,7 @@ class Dispatch:
     setting: Setting | None = None
     believed: int | None = None
     description: list[Any] | None = None
+    limit: GatherLimit | None = None
     gather: GatherStep | None = None
     obstacle: str | None = None
 

@@ -55,6 +55,11 @@ class TextArray:
     def __init__(self, cells: Sequence[bytes | None]) -> None:
         self.cells = cells
 
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+        return sum(len(cell) for cell in self.cells if cell is not None)
+
 
 class TextArrayDumper(Dumper):
     """Writes a `TextArray` as PostgreSQL's binary form of ``text[]``."""

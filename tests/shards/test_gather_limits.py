@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     MetaData,
+    Numeric,
     Table,
     Text,
     func,
@@ -36,19 +37,20 @@ METADATA = MetaData()
 VIEWS_METADATA = MetaData()
 
 
-def _table(name: str, metadata: MetaData) -> Table:
+def _table(name: str, metadata: MetaData, *columns: Column[Any]) -> Table:
     return shard_table(
         Table(
             name,
             metadata,
             Column("k", BigInteger, primary_key=True, autoincrement=False),
             Column("word", Text),
+            *columns,
         ),
         key="k",
     )
 
 
-FEW = _table("few", METADATA)
+FEW = _table("few", METADATA, Column("price", Numeric))
 ENDLESS = _table("endless", VIEWS_METADATA)
 SILENT = _table("silent", VIEWS_METADATA)
 
@@ -85,7 +87,9 @@ def cluster(urls: dict[str, str]) -> Iterator[Cluster]:
         with cluster.connect(shard) as driver:
             driver.execute(VIEWS.format(last=100 if number else 99).encode())
     with cluster.engine.begin() as connection:
-        connection.execute(insert(FEW), [{"k": k, "word": f"w{k % 3}"} for k in range(40)])
+        connection.execute(
+            insert(FEW), [{"k": k, "word": f"w{k % 3}", "price": k} for k in range(40)]
+        )
     yield cluster
     cluster.dispose()
 
@@ -262,3 +266,30 @@ def test_text_in_an_encoding_that_cannot_be_told_apart_is_refused(cluster: Clust
         connection.execute(text("SET LOCAL client_encoding = 'SJIS'"))
         with pytest.raises(UnsupportedStatement, match="a character may hold a backslash"):
             connection.execute(ranked(FEW))
+
+
+class TestRowsThatAreOnlyPutInOrder:
+    """The workspace is shown their sort keys, as Python does not know the order of these."""
+
+    @pytest.mark.parametrize("options", [{}, {"yield_per": 10}])
+    def test_too_many_are_refused(self, cluster: Cluster, options: dict[str, int]) -> None:
+        ordered = select(FEW.c.k).order_by(FEW.c.price)
+        narrow = {**options, "gather_limit": GatherLimit(rows=39)}
+        wide = {**options, "gather_limit": GatherLimit(rows=40)}
+        with cluster.engine.connect() as connection:
+            with pytest.raises(GatherLimitExceeded, match="would have to be put in order") as found:
+                connection.execute(ordered, execution_options=narrow)
+            keys = connection.execute(ordered, execution_options=wide).scalars().all()
+
+        told = [int(count) for count in re.findall(r"(\d+) rows of s", str(found.value))]
+        assert sum(told) == 40
+        assert keys == list(range(40))
+
+    def test_keys_that_are_too_large_are_refused(self, cluster: Cluster) -> None:
+        ordered = select(FEW.c.k).order_by(FEW.c.price)
+        limit = GatherLimit(bytes=69)
+        with (
+            cluster.engine.connect() as connection,
+            pytest.raises(GatherLimitExceeded, match="40 rows with 70 bytes of sort keys"),
+        ):
+            connection.execute(ordered, execution_options={"gather_limit": limit})
