@@ -40,7 +40,7 @@ def free_statement(choices: Choices, turn: int, collation: str) -> FreeStatement
         return FreeStatement(composer.failing(), is_loose=True)
     if choices.chance(18):
         return _entities(composer)
-    composer.is_simple = choices.chance(30)
+    composer.is_simple = choices.chance(35)
     query = composer.select(choices.pick((0, 1, 0, 2, 2, 3)))
     found = _ordered(composer, query)
     if choices.chance(12):
@@ -74,7 +74,7 @@ def _ordered(composer: Entities, query: Query) -> FreeStatement:
         order += [composer.directed(each) for each in query.tiebreak]
     whole = statement
     statement = statement.order_by(*order) if order else statement
-    is_cut = choices.chance(40)
+    is_cut = choices.chance(60 if composer.is_simple else 40)
     if is_cut:
         statement = _cut(composer, statement, is_ordered=bool(order))
         if is_total:
@@ -95,4 +95,4 @@ def _cut(composer: Entities, statement: Any, *, is_ordered: bool) -> Any:
         rows = composer.rows()
         return statement.fetch(rows, with_ties=is_ordered and choices.chance(50))
     statement = statement.limit(composer.rows())
-    return statement.offset(composer.rows()) if choices.chance(40) else statement
+    return statement.offset(composer.rows()) if choices.chance(50) else statement
