@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -22,8 +23,7 @@ from sqlalchemy_shards.plan import (
     Window,
 )
 
-from .measured import PLAN
-from .observing import AT_WORKSPACE, CONNECT, MERGE, RUN, SHIP
+from .observing import AT_WORKSPACE, MERGE, RUN, SHIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +50,9 @@ class ShardStep:
     name: str = RUN
 
 
+_OF_BRANCHES: Final = frozenset({RUN, SHIP, AT_WORKSPACE, MERGE})
+"""Steps that belong to what was planned; others have branches of their own."""
+
 _SET_OPERATION: Final = re.compile(r" ((?:UNION|INTERSECT|EXCEPT)(?: ALL)? SELECT )")
 
 
@@ -71,8 +74,10 @@ class ExplainedBranch(NamedTuple):
         if not self.text:
             return [f"{self.title}: {'; '.join(self.details)}"]
         own = [f"{self.title}: {' '.join(self.text.split())}"]
-        if self.is_sql and len(own[0]) > width:
-            own = [f"{self.title}:", *_clauses(self.text, width)]
+        if len(own[0]) > width:
+            own = _wrapped(own[0], width)
+            if self.is_sql:
+                own = [f"{self.title}:", *_clauses(self.text, width)]
         return [*own, *(f"  · {detail}" for detail in self.details)]
 
 
@@ -119,12 +124,9 @@ class Explanation:
     def branches(self) -> list[ExplainedBranch]:
         """What hangs below the first line of its tree."""
         left = _Unshown(self.measured.steps if self.measured else ())
-        first = [
-            ExplainedBranch(name, "", left.taken([name]))
-            for name in (PLAN, CONNECT)
-            if left.has(name)
-        ]
-        first += [ExplainedBranch("why", self.obstacle)] if self.obstacle else []
+        first = [ExplainedBranch("why", self.obstacle)] if self.obstacle else []
+        for name in takewhile(lambda name: name not in _OF_BRANCHES, left.names()):
+            first.append(ExplainedBranch(name, "", left.taken([name])))
         planned = [*self._shipments(), *self._statements(left), *self._end(left)]
         others = [ExplainedBranch(name, "", left.taken([name])) for name in left.names()]
         total = [] if self.measured is None else [ExplainedBranch("in all", str(self.measured))]
@@ -174,9 +176,6 @@ class _Unshown:
 
     def __init__(self, steps: Sequence[MeasuredStep]) -> None:
         self._steps = list(steps)
-
-    def has(self, name: str) -> bool:
-        return name in self.names()
 
     def names(self) -> list[str]:
         return list(dict.fromkeys(step.name for step in self._steps))
@@ -304,11 +303,8 @@ def _shipment(shipped: Shipped) -> dict[str, Any]:
 def _clauses(sql: str, width: int) -> Iterator[str]:
     """A statement as SQLAlchemy breaks it into lines, none of them too long."""
     for line in _SET_OPERATION.sub(r"\n\1", sql).splitlines():
-        yield from wrap(
-            line.strip(),
-            width,
-            initial_indent="  ",
-            subsequent_indent="    ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        yield from (f"  {part}" for part in _wrapped(line.strip(), width - 2))
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

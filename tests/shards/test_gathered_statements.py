@@ -170,7 +170,10 @@ def test_what_a_gather_ships_is_told(four_shards: World) -> None:
         line.startswith("├─ ships customers: the rows that may matter, with id, name, region_code")
         for line in lines
     )
-    assert lines[-1].startswith("└─ workspace: on the server of s0, PostgreSQL runs the statement")
+    assert any(
+        line.startswith("└─ workspace: on the server of s0, PostgreSQL runs the statement")
+        for line in lines
+    )
 
 
 def test_the_reason_of_a_gather_is_the_vaguest_of_its_parts(four_shards: World) -> None:

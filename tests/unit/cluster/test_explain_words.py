@@ -57,6 +57,7 @@ def test_what_no_branch_was_planned_for_is_told_all_the_same() -> None:
         MeasuredStep("plan", None, None, None, 0.001),
         MeasuredStep("keys", "s1", 3, 9, 0.002),
         MeasuredStep("run", "s0", 1, 1, 0.003),
+        MeasuredStep("again", "s1", 0, None, 0.004),
     )
     explanation = Explanation(
         tier=Tier.SCATTER,
@@ -70,9 +71,10 @@ def test_what_no_branch_was_planned_for_is_told_all_the_same() -> None:
     assert str(explanation).splitlines() == [
         "scatter and merge: s0, because the shard key is not known",
         "├─ plan: 1.00 ms",
+        "├─ keys: s1: 3 rows, 9 bytes, 2.00 ms",
         "├─ s0: SELECT 1",
         "│    · 1 row, 1 byte, 3.00 ms",
         "├─ merge: rows one after another",
-        "├─ keys: s1: 3 rows, 9 bytes, 2.00 ms",
+        "├─ again: s1: 0 rows, 4.00 ms",
         "└─ in all: 1 row, 10.00 ms",
     ]
