@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
+import signal
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 
 from sqlalchemy_shards import GatherLimit, Timeouts, create_cluster, shard_table
+from sqlalchemy_shards.connections.copying import CopyOut
 from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
 from sqlalchemy_shards.testing.databases import ScratchDatabase
 
@@ -266,6 +268,48 @@ def test_text_in_an_encoding_that_cannot_be_told_apart_is_refused(cluster: Clust
         connection.execute(text("SET LOCAL client_encoding = 'SJIS'"))
         with pytest.raises(UnsupportedStatement, match="a character may hold a backslash"):
             connection.execute(ranked(FEW))
+
+
+def test_ctrl_c_while_rows_arrive_leaves_nothing_running(cluster: Cluster) -> None:
+    boundless = {"gather_limit": GatherLimit(rows=10**9, bytes=10**12)}
+    with cluster.engine.connect() as connection:
+        with interrupted(0.2), pytest.raises(KeyboardInterrupt):
+            connection.execute(ranked(ENDLESS), execution_options=boundless)
+        connection.rollback()
+        count = connection.scalar(select(func.count()).select_from(FEW))
+
+    assert count == 40
+    assert [_running(cluster, shard) for shard in cluster.shards] == [[], [], [], []]
+
+
+def test_ctrl_c_outside_of_a_fan_out_leaves_a_connection_that_is_usable_or_closed(
+    urls: dict[str, str],
+) -> None:
+    lines: list[bytes] = []
+    endless = b"COPY (SELECT generate_series(1, 2000000000)) TO STDOUT"
+    with psycopg.connect(urls["s0"].replace("+psycopg", ""), autocommit=True) as driver:
+        with interrupted(0.2), pytest.raises(KeyboardInterrupt):
+            CopyOut(driver, lines.extend, lambda: False).run(endless)
+        status = driver.info.transaction_status
+
+    assert lines
+    assert status in (psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.UNKNOWN)
+
+
+@contextmanager
+def interrupted(seconds: float) -> Iterator[None]:
+    """Press Ctrl-C after a time."""
+    previous = signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 class TestRowsThatAreOnlyPutInOrder:
