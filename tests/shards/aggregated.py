@@ -162,6 +162,11 @@ class Both:
 
     def fill(self) -> None:
         """Create the tables and insert the rows."""
+        for shard in self.cluster.shards:
+            with self.cluster.connect(shard) as connection:
+                connection.execute("CREATE SCHEMA away")
+        with self.plain.begin() as connection:
+            connection.exec_driver_sql("CREATE SCHEMA away")
         self.cluster.create_all(METADATA)
         METADATA.create_all(self.plain)
         for engine in (self.cluster.engine, self.plain):
@@ -179,10 +184,10 @@ class Both:
         else:
             assert Counter(found) == Counter(expected)
 
-    def is_partial(self, statement: Any) -> bool:
-        """Whether the shards make groups of their rows before they ship them."""
+    def ships_rows(self, statement: Any) -> bool:
+        """Whether the shards ship rows of tables, not groups of them."""
         merge = self.cluster.explain(statement).merge
-        return isinstance(merge, Gather) and merge.head is not None
+        return isinstance(merge, Gather) and merge.head is None
 
 
 def answer(engine: Engine, statement: Any, parameters: Any = None) -> Any:
@@ -198,6 +203,3 @@ def answer(engine: Engine, statement: Any, parameters: Any = None) -> Any:
 def exactly(value: Any) -> str:
     """A value with its type and all its digits."""
     return f"{type(value).__name__} {value!r}"
-
-
-Statements = "dict[str, Callable[[], Any]]"
