@@ -40,6 +40,7 @@ from sqlalchemy_shards.transactions.recovery import Recovery
 from .admission import NamelessDatabases, admit_connections
 from .arguments import check_kinds, check_names, existing, one_of, refuse_what_is_to_come
 from .explaining import analyze_statement, explain_statement
+from .key_lists import ROWS_WORTH_WAITING
 from .limits import GatherLimit, checked_gather_limit
 from .options import checked_scatter, key_of_model
 from .plans import PlanCache
@@ -132,6 +133,7 @@ class Cluster:
             facts=self.catalog if len(self.shards) > 1 else None,
         )
         self.gather_limit = checked_gather_limit(gather_limit)
+        self.rows_worth_waiting = ROWS_WORTH_WAITING
         self.workspace = _workspace_of(
             workspace, self.shards[self.global_shard], self.fan_out, self._sorting
         )

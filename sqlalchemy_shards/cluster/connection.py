@@ -90,6 +90,11 @@ class ClusterConnection:
         """The shards and their map, as they are now."""
         return self.cluster.territory
 
+    @property
+    def rows_worth_waiting(self) -> int:
+        """How many rows a shard must expect to ship to be given keys first."""
+        return self.cluster.rows_worth_waiting
+
     # -- shards --
 
     def shard(self, name: str) -> psycopg.Connection[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy_shards.plan import KeyList
-from sqlalchemy_shards.planning.stages import ROWS_MIN, Shipment, candidates_of, staged
+from sqlalchemy_shards.planning.stages import Shipment, candidates_of, staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.planning.ties import Tie
 
     from .work import Surroundings, Work
+
+ROWS_WORTH_WAITING: Final = 1_000
+"""Fewer rows of a part on a shard are not worth a second round trip."""
 
 KEYS_MAX: Final = 10_000
 """More keys than these are not given: then the rows are shipped without them."""
@@ -45,7 +48,8 @@ def shipments(
         if each.tie.keys and others and part not in rows:
             alone = Shipment(_one_of(others, around), (part,))
             rows[part] = around.expected_rows(gathering, part, lambda s=alone: work_of(s))  # type: ignore[misc]
-    worthwhile = {part: count for part, count in rows.items() if count >= ROWS_MIN}
+    least = around.rows_worth_waiting
+    worthwhile = {part: count for part, count in rows.items() if count >= least}
     found = staged(candidates, shards, worthwhile)
     return found, tuple(_told(gathering, candidates, found, rows))
 

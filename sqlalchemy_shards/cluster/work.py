@@ -91,6 +91,10 @@ class Surroundings(Protocol):
     def enlisted(self) -> Collection[str]:
         """The shards that take part in the transaction."""
 
+    @property
+    def rows_worth_waiting(self) -> int:
+        """How many rows a shard must expect to ship to be given keys first."""
+
     def expected_rows(self, gathering: Gathering, part: int, make_work: Callable[[], Work]) -> int:
         """How many rows of a part a shard would ship, as its planner expects.
 

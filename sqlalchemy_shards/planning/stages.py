@@ -6,15 +6,12 @@ in the first stage, and those that wait for keys in the second.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .ties import Tie, Ties
-
-ROWS_MIN: Final = 1_000
-"""Fewer rows of a part on a shard are not worth a second round trip."""
 
 
 class Shipment(NamedTuple):

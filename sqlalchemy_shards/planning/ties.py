@@ -25,7 +25,7 @@ from sqlalchemy_shards import _compat
 from .narrowing import condition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Table
     from sqlalchemy.sql.elements import BindParameter
@@ -96,7 +96,9 @@ class Ties:
 
     def is_narrowed(self, part: int, ties: Sequence[Tie]) -> bool:
         """Whether rows of a part need not be shipped if it hangs on others by these ties."""
-        return self._condition(part, {tie.need: [tie.semi_join] for tie in ties}) is not None
+        told = {tie.need for tie in ties}
+        needs = self._needs[part]
+        return all(need.conditions or number in told for number, need in enumerate(needs))
 
     def rows(
         self, index: int, part: Part, beside: Sequence[Tie], lists: Sequence[Tie]
@@ -111,12 +113,9 @@ class Ties:
             further[tie.need].append(tie.semi_join)
         for tie in lists:
             further[tie.need] += [key.condition for key in tie.keys]
-        condition = self._condition(index, further)
+        condition = condition_of(self._needs[index], further)
         rows = select(*_compat.column_list(part.rows)).select_from(self._tables[index])
         return rows if condition is None else rows.where(condition)
-
-    def _condition(self, part: int, further: Mapping[int, Sequence[Any]]) -> Any:
-        return condition_of(self._needs[part], further)
 
 
 def _keys(number: int, table: Table, own: Part, other: Part, link: Link) -> tuple[Key, ...]:

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from sqlalchemy_shards.cluster.key_lists import ROWS_WORTH_WAITING
 from tests.properties.choices import Choices, shrink
 from tests.properties.free_statements import free_statement
 from tests.properties.judging import ask, difference
@@ -106,6 +107,9 @@ def test_whatever_is_composed_is_answered_as_by_one_database(
         # Few rows are shipped as CTEs; a third of the statements ships them as tables.
         rows_max = CTE_ROWS_MAX if int(number) % 3 else -1
         monkeypatch.setattr(comparison.world.cluster.workspace, "cte_rows_max", rows_max)
+        # No table has enough rows for it: half of the statements wait for keys wherever they can.
+        worth_waiting = ROWS_WORTH_WAITING if int(number) % 2 else 0
+        monkeypatch.setattr(comparison.world.cluster, "rows_worth_waiting", worth_waiting)
         choices = Choices(name)
         found = comparison.differs(choices, tally)
 
