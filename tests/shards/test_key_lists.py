@@ -438,6 +438,8 @@ class TestChoice:
             "s0",
         )
         assert 1_000 <= keys.expected_rows <= SALES_COUNT
+        as_data = cluster.explain(SOLD.where(G.size == 2)).as_dict()["key_lists"]
+        assert [each["keys_shard"] for each in as_data] == ["s0"]
         told = str(cluster.explain(SOLD.where(G.size == 2)))
         assert "keys of goods: those from s0 choose the rows of sales that s1, s2 ship" in told
 
