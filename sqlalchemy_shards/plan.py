@@ -24,12 +24,22 @@ class Tier(enum.Enum):
 
 
 class Aggregate(enum.Enum):
-    """Aggregates whose partial results can be put together exactly."""
+    """Aggregates whose partial results can be put together exactly.
+
+    `ANY_VALUE` stands for columns, too, that are the same in all rows of a group.
+    """
 
     COUNT = "count"
     SUM = "sum"
     MIN = "min"
     MAX = "max"
+    BOOL_AND = "bool_and"
+    EVERY = "every"
+    BOOL_OR = "bool_or"
+    BIT_AND = "bit_and"
+    BIT_OR = "bit_or"
+    BIT_XOR = "bit_xor"
+    ANY_VALUE = "any_value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,35 @@ class AggregateRow:
     """One row per shard, put together column by column."""
 
     functions: tuple[Aggregate, ...]
+    window: Window = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKey:
+    """A column by which rows are grouped, as the shards return it.
+
+    :param is_exact_text: if it is text: only the same characters are equal.
+    :param is_enum: its type is an enum.
+    """
+
+    is_exact_text: bool = False
+    is_enum: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedMerge:
+    """The shards' groups, those with equal keys made one.
+
+    :param columns: what each column of the shards' rows is.
+    :param visible: how many columns the statement asked for; those behind them are keys of groups
+        or of the order.
+    :param order: of the groups; none: they come in no order.
+    """
+
+    columns: tuple[GroupKey | Aggregate, ...]
+    visible: int
+    order: tuple[SortKey, ...] = ()
+    window: Window = Window()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +223,8 @@ class Gather:
 
 
 Merge: TypeAlias = (
-    "Concatenate | OrderedMerge | ForeignOrder | AggregateRow | SumOfCounts | GivenOrder"
-    " | FirstCopy | Gather"
+    "Concatenate | OrderedMerge | ForeignOrder | AggregateRow | GroupedMerge | SumOfCounts"
+    " | GivenOrder | FirstCopy | Gather"
 )
 
 

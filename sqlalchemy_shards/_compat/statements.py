@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.sql.elements import ClauseElement, ClauseList
 from sqlalchemy.sql.selectable import Select
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import BindParameter, ColumnElement
@@ -50,6 +50,8 @@ class FinalSelect(NamedTuple):
     froms: Sequence[FromClause]
     labels: Mapping[str, ColumnElement[Any]]
     """The labelled columns, which ORDER BY and GROUP BY may name instead of repeating them."""
+    names: Mapping[str, ColumnElement[Any]]
+    """What a name given as a string stands for: columns, or columns of the FROM list."""
 
 
 def final_select(
@@ -79,7 +81,8 @@ def final_select(
         )
     statement = getattr(state, "statement", None)
     final = statement if isinstance(statement, Select) else select
-    return FinalSelect(final, froms, state._label_resolve_dict[2])
+    names, _, labels = state._label_resolve_dict
+    return FinalSelect(final, froms, labels, names)
 
 
 def from_list(select: Select[Any]) -> Sequence[FromClause]:
@@ -107,10 +110,12 @@ class SelectShape(NamedTuple):
     limit: ColumnElement[Any] | None
     offset: ColumnElement[Any] | None
     fetch: ColumnElement[Any] | None
+    fetches_otherwise: bool
+    """FETCH is no LIMIT: it counts per cent, or gives ties with the last row."""
     group_by: tuple[ColumnElement[Any], ...]
     having: tuple[ColumnElement[Any], ...]
     distinct: bool
-    distinct_on: bool
+    distinct_on: tuple[ColumnElement[Any], ...]
     for_update: bool
     independent_ctes: tuple[Any, ...]
     embellished: bool
@@ -126,15 +131,25 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
         limit=select._limit_clause,
         offset=select._offset_clause,
         fetch=select._fetch_clause,
-        group_by=tuple(select._group_by_clauses),
+        fetches_otherwise=any((select._fetch_clause_options or {}).values()),
+        group_by=tuple(_flat(select._group_by_clauses)),
         having=tuple(getattr(select, "_having_criteria", ())),
         distinct=bool(getattr(select, "_distinct", False) or getattr(select, "_distinct_on", ())),
-        distinct_on=bool(getattr(select, "_distinct_on", ())),
+        distinct_on=tuple(getattr(select, "_distinct_on", ())),
         for_update=select._for_update_arg is not None,
         independent_ctes=tuple(select._independent_ctes),
         embellished=is_embellished(select),
         extended=has_extensions(select),
     )
+
+
+def _flat(clauses: Iterable[Any]) -> Iterator[Any]:
+    """The expressions of GROUP BY; a function comes as a list of one."""
+    for clause in clauses:
+        if type(clause) is ClauseList:
+            yield from _flat(clause.clauses)
+        else:
+            yield clause
 
 
 COMMENT: Final = re.compile(r"\s*(/\*((?!\*/|/\*)[^\\])*\*/\s*)+", re.S)

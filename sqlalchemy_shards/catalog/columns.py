@@ -64,7 +64,12 @@ SELECT a.attname,
        CASE WHEN a.attcollation <> 0 AND co.collname = 'default'
             THEN {_SORTS} END,
        ARRAY(SELECT pg_catalog.format_type(h.oid, NULL) FROM held h WHERE h.attname = a.attname),
-       {_SORTS_BY_CODE_POINT}
+       {_SORTS_BY_CODE_POINT},
+       coalesce(co.collisdeterministic, true),
+       EXISTS(
+           SELECT FROM held h JOIN pg_catalog.pg_type b ON b.oid = h.oid
+           WHERE h.attname = a.attname AND h.is_domain AND b.typtype = 'e'
+       )
 FROM columns a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
@@ -94,6 +99,8 @@ class ColumnType(NamedTuple):
     :param base: the type in words, that of a domain below it.
     :param holds: the type and all types inside it, in words: of domains, arrays, ranges and rows.
     :param database: how the database sorts, where its own collation is the column's.
+    :param is_deterministic: its collation, if it has one, calls only the same characters equal.
+    :param is_enum: it is an enum, or a domain over one.
     """
 
     sql: str
@@ -101,6 +108,8 @@ class ColumnType(NamedTuple):
     base: str
     database: str | None = None
     holds: frozenset[str] = frozenset()
+    is_deterministic: bool = False
+    is_enum: bool = False
 
 
 class TableColumns(NamedTuple):
@@ -155,8 +164,8 @@ class ColumnTypes:
 
 def _as_types(rows: Iterable[Any]) -> _OnShard:
     return {
-        name: (ColumnType(sql, collation, base, database, frozenset(holds)), bool(is_ordered))
-        for name, sql, collation, base, database, holds, is_ordered in rows
+        name: (ColumnType(sql, collation, base, database, frozenset(holds), *told), is_ordered)
+        for name, sql, collation, base, database, holds, is_ordered, *told in rows
     }
 
 

@@ -17,9 +17,9 @@ import psycopg
 from psycopg.errors import InvalidCursorName
 
 from sqlalchemy_shards.errors import MissingShardKey, ShardsError, UnsupportedStatement
-from sqlalchemy_shards.execution.merge import check_order, merged, visible_columns
+from sqlalchemy_shards.execution.merge import check_types, is_merged_whole, merged, visible_columns
 from sqlalchemy_shards.execution.sorting import NotMergeable
-from sqlalchemy_shards.plan import AggregateRow, FirstCopy, ForeignOrder
+from sqlalchemy_shards.plan import FirstCopy, ForeignOrder
 from sqlalchemy_shards.routing.route import Reason, Route
 
 from .by_key import shard_by_key
@@ -250,16 +250,16 @@ class ClusterCursor:
         first = self._cursors[0]
         visible = visible_columns(decided.merge)
         self.description = first.description and first.description[:visible]
-        check_order(decided.merge, [column.type_code for column in first.description or ()])
-        if isinstance(decided.merge, AggregateRow):
-            self._rows()
-        elif isinstance(decided.merge, ForeignOrder):
-            self._put_in_order(decided)
+        check_types(decided.merge, [column.type_code for column in first.description or ()])
         counts = [cursor.rowcount for cursor in self._cursors]
         if isinstance(decided.merge, FirstCopy):
             counts = counts[:1]
-        elif isinstance(decided.merge, AggregateRow):
-            counts = [1]
+        elif is_merged_whole(decided.merge):
+            rows = list(self._rows())
+            self._merged = iter(rows)
+            counts = [len(rows)]
+        elif isinstance(decided.merge, ForeignOrder):
+            self._put_in_order(decided)
         self.rowcount = -1 if min(counts) < 0 else sum(counts)
 
     def _put_in_order(self, decided: Dispatch) -> None:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from typing_extensions import assert_never
 
 from sqlalchemy_shards.plan import (
+    Aggregate,
     AggregateRow,
     Concatenate,
     FirstCopy,
     ForeignOrder,
     Gather,
     GivenOrder,
+    GroupedMerge,
+    GroupKey,
     OrderedMerge,
     SumOfCounts,
     Tier,
@@ -28,7 +31,7 @@ from .observing import AT_WORKSPACE, MERGE, RUN, SHIP
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy_shards.plan import KeyList, Merge, Shipped
+    from sqlalchemy_shards.plan import KeyList, Merge, Shipped, SortKey
 
     from .measured import Measured, MeasuredStep
     from .work import Dispatch
@@ -245,8 +248,14 @@ def spoken_merge(merge: Merge) -> str:
                 for index, key in enumerate(keys)
             )
             return f"put in order by PostgreSQL by {spoken}" + _spoken_window(window)
-        case AggregateRow(functions):
-            return "one row: " + ", ".join(_SPOKEN[function.value] for function in functions)
+        case AggregateRow(functions, window):
+            return f"one row: {_spoken_columns(functions)}" + _spoken_window(window)
+        case GroupedMerge(columns, visible, order, window):
+            return (
+                f"groups with equal keys made one: {_spoken_columns(columns[:visible])}"
+                + _spoken_order(order)
+                + _spoken_window(window)
+            )
         case SumOfCounts():
             return "row counts add up"
         case Gather(shipped, _, head):
@@ -275,11 +284,31 @@ def _spoken_key_list(keys: KeyList) -> str:
 
 
 _SPOKEN = {
-    "count": "counts add up",
-    "sum": "sums add up",
-    "min": "the least",
-    "max": "the greatest",
+    Aggregate.COUNT: "counts add up",
+    Aggregate.SUM: "sums add up",
+    Aggregate.MIN: "the least",
+    Aggregate.MAX: "the greatest",
+    Aggregate.BOOL_AND: "whether all are true",
+    Aggregate.EVERY: "whether all are true",
+    Aggregate.BOOL_OR: "whether any is true",
+    Aggregate.BIT_AND: "the bits of all",
+    Aggregate.BIT_OR: "the bits of any",
+    Aggregate.BIT_XOR: "the bits of an odd number",
+    Aggregate.ANY_VALUE: "the same in all",
 }
+
+
+def _spoken_columns(columns: Sequence[GroupKey | Aggregate]) -> str:
+    return ", ".join(
+        "key" if isinstance(column, GroupKey) else _SPOKEN[column] for column in columns
+    )
+
+
+def _spoken_order(order: Sequence[SortKey]) -> str:
+    names = ", ".join(
+        f"column {key.column + 1}{' descending' if key.descending else ''}" for key in order
+    )
+    return f", sorted by {names}" if names else ""
 
 
 def _spoken_window(window: Window) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.derived import bind_processors
 from sqlalchemy_shards.planning.gathering import plan_gathering
 from sqlalchemy_shards.planning.partial import plan_partial
-from sqlalchemy_shards.planning.planner import Prepared, prepare
+from sqlalchemy_shards.planning.planner import prepare
 from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.planning.splitting import NotSplittable
 from sqlalchemy_shards.routing.analysis import analyse
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
 
     from sqlalchemy_shards.models.key_types import KeyType
+    from sqlalchemy_shards.planning.draft import Facts, Prepared
     from sqlalchemy_shards.planning.parts import Gathering
-    from sqlalchemy_shards.planning.planner import Facts
     from sqlalchemy_shards.routing.carried_ids import CarriedIds
     from sqlalchemy_shards.routing.sources import StatementSources
 

@@ -1,40 +1,33 @@
 """The rows of several shards, made one result, in constant memory where the order allows.
 
+Groups are held in memory, all of the result's; everything else flows through.
+
 Every function takes row iterators, one per shard, and returns one row iterator.
 """
 
 from __future__ import annotations
 
 import heapq
-from decimal import Decimal
 from itertools import chain, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg.errors import NumericValueOutOfRange
 from typing_extensions import assert_never
 
 from sqlalchemy_shards.plan import (
-    Aggregate,
     AggregateRow,
     Concatenate,
     FirstCopy,
     ForeignOrder,
     Gather,
     GivenOrder,
+    GroupedMerge,
     OrderedMerge,
     SumOfCounts,
 )
 
-from .sorting import (
-    EXACTLY_ORDERED,
-    INTEGERS,
-    TIMESTAMPTZ,
-    NotMergeable,
-    moment,
-    row_key,
-    type_name,
-)
+from .groups import check_columns, grouped, put_together
+from .sorting import row_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,8 +35,6 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.plan import Merge, Window
 
 BIGINT_MAX: Final = 2**63 - 1
-NUMERIC: Final = 1700
-OID: Final = 26
 
 
 def merged(
@@ -65,8 +56,14 @@ def merged(
         case OrderedMerge(keys, visible, window):
             ordered = heapq.merge(*rows, key=row_key(keys, type_oids))
             return windowed((row[:visible] for row in ordered), window, values)
-        case AggregateRow(functions):
-            return iter((_aggregate_row(functions, list(chain.from_iterable(rows)), type_oids),))
+        case AggregateRow(functions, window):
+            row = put_together(functions, chain.from_iterable(rows), type_oids)
+            return windowed(iter((row,)), window, values)
+        case GroupedMerge(_, visible, order, window):
+            groups = grouped(merge.columns, rows, type_oids)
+            if order:
+                groups.sort(key=row_key(order, type_oids))
+            return windowed((row[:visible] for row in groups), window, values)
         case SumOfCounts():
             return chain.from_iterable(rows)
         case GivenOrder(places):
@@ -79,18 +76,29 @@ def merged(
             assert_never(merge)
 
 
-def check_order(merge: Merge | None, type_oids: Sequence[int]) -> None:
-    """Tell before the first row is read that rows cannot be put in order.
+def check_types(merge: Merge | None, type_oids: Sequence[int]) -> None:
+    """Tell before the first row is read that rows cannot be merged.
 
-    :raises NotMergeable: a sort key has a type that Python orders otherwise.
+    :raises NotMergeable: Python would order, compare or add up values of a type otherwise.
     """
     if isinstance(merge, OrderedMerge):
         row_key(merge.keys, type_oids)
+    elif isinstance(merge, AggregateRow):
+        check_columns(merge.functions, type_oids)
+    elif isinstance(merge, GroupedMerge):
+        check_columns(merge.columns, type_oids)
+        row_key(merge.order, type_oids)
+
+
+def is_merged_whole(merge: Merge | None) -> bool:
+    """Whether all rows are read before the first one of the result is there."""
+    return isinstance(merge, (AggregateRow, GroupedMerge))
 
 
 def visible_columns(merge: Merge | None) -> int | None:
     """How many of the shards' columns belong to the result; None: all."""
-    return merge.visible if isinstance(merge, (OrderedMerge, ForeignOrder)) else None
+    has_hidden = isinstance(merge, (OrderedMerge, ForeignOrder, GroupedMerge))
+    return merge.visible if has_hidden else None  # type: ignore[union-attr]
 
 
 def _in_given_order(
@@ -110,49 +118,3 @@ def windowed(
     offset = None if window.offset is None else values[window.offset]
     start = int(offset or 0)
     return islice(rows, start, None if limit is None else min(start + int(limit), BIGINT_MAX))
-
-
-def _aggregate_row(
-    functions: Sequence[Aggregate], rows: Sequence[tuple[Any, ...]], type_oids: Sequence[int]
-) -> tuple[Any, ...]:
-    return tuple(
-        _aggregate(function, [row[column] for row in rows], type_oids[column])
-        for column, function in enumerate(functions)
-    )
-
-
-def _aggregate(function: Aggregate, partials: list[Any], type_oid: int) -> Any:
-    known = [value for value in partials if value is not None]
-    if function is Aggregate.COUNT:
-        return sum(known)
-    if function is Aggregate.SUM:
-        return _sum(known, type_oid) if known else None
-    # An aggregate of `regtype` and its like is an oid, which means something else on each server.
-    if type_oid == OID or (type_oid not in EXACTLY_ORDERED and type_oid != TIMESTAMPTZ):
-        raise _unmergeable(function, type_oid)
-    if not known:
-        return None
-    key = moment if type_oid == TIMESTAMPTZ else None
-    return min(known, key=key) if function is Aggregate.MIN else max(known, key=key)
-
-
-def _sum(known: list[Any], type_oid: int) -> Any:
-    """Sum as PostgreSQL does: of integers bigint, of bigints numeric without a fraction."""
-    if type_oid in INTEGERS:
-        total = sum(known)
-        if not -BIGINT_MAX - 1 <= total <= BIGINT_MAX:
-            raise NumericValueOutOfRange("bigint out of range")
-        return total
-    if type_oid == NUMERIC and all(
-        isinstance(value, Decimal) and value.as_tuple().exponent == 0 for value in known
-    ):
-        return Decimal(sum(int(value) for value in known))
-    raise _unmergeable(Aggregate.SUM, type_oid)
-
-
-def _unmergeable(function: Aggregate, type_oid: int) -> NotMergeable:
-    return NotMergeable(
-        f"{function.value}() of the PostgreSQL type {type_name(type_oid)} over several shards is "
-        "not supported yet",
-        "give the shard key so that one shard answers, or aggregate in the application",
-    )

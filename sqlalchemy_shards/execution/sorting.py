@@ -7,6 +7,7 @@ is listed here only where the driver's values compare as the server's do.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from functools import total_ordering
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,7 @@ EXACTLY_ORDERED: Final = {
     2950: "uuid",
 }
 TIMESTAMPTZ: Final = 1184
+NUMERIC: Final = 1700
 TEXTS: Final = {19: "name", 25: "text", 1043: "character varying"}
 
 
@@ -36,6 +38,7 @@ class NotMergeable(UnsupportedStatement):
     """Python does not compare or add up values of a PostgreSQL type as PostgreSQL does."""
 
 
+_ZERO: Final = Decimal(0)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
@@ -72,7 +75,7 @@ def type_name(type_oid: int) -> str:
 
 
 def _check_type(key: SortKey, type_oid: int) -> None:
-    if type_oid in EXACTLY_ORDERED or type_oid == TIMESTAMPTZ:
+    if type_oid in EXACTLY_ORDERED or type_oid in (TIMESTAMPTZ, NUMERIC):
         return
     if type_oid in TEXTS and key.is_byte_order:
         return
@@ -92,7 +95,11 @@ def _check_type(key: SortKey, type_oid: int) -> None:
 def _part(key: SortKey, type_oid: int) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     column = key.column
     null = (0,) if key.nulls_first else (2,)
-    value_of = _moment_in(column) if type_oid == TIMESTAMPTZ else itemgetter(column)
+    value_of: Callable[[Sequence[Any]], Any] = itemgetter(column)
+    if type_oid == TIMESTAMPTZ:
+        value_of = _moment_in(column)
+    elif type_oid == NUMERIC:
+        value_of = _number_in(column)
     if key.descending:
 
         def descending(row: Sequence[Any]) -> tuple[Any, ...]:
@@ -112,6 +119,23 @@ def _moment_in(column: int) -> Callable[[Sequence[Any]], timedelta | None]:
     def value_of(row: Sequence[Any]) -> timedelta | None:
         value = row[column]
         return None if value is None else moment(value)
+
+    return value_of
+
+
+def _number_in(column: int) -> Callable[[Sequence[Any]], tuple[bool, Decimal] | None]:
+    """Numbers; for PostgreSQL, NaN is one, and greater than all others."""
+
+    def value_of(row: Sequence[Any]) -> tuple[bool, Decimal] | None:
+        value = row[column]
+        if value is None:
+            return None
+        if type(value) is not Decimal:
+            raise NotMergeable(
+                "the shards' connections give numbers in another form than Decimal",
+                "leave the driver's own loader of numeric in place",
+            )
+        return (True, _ZERO) if value.is_nan() else (False, value)
 
     return value_of
 

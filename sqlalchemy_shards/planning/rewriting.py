@@ -61,27 +61,34 @@ class Rewritten:
 
 
 def rewrite(
-    select: Select[Any], compiled: SQLCompiler, sort_keys: Sequence[Any], window: Window
+    select: Select[Any],
+    compiled: SQLCompiler,
+    more: Sequence[Any],
+    window: Window,
+    *,
+    keeps_window: bool = True,
 ) -> Rewritten:
-    """Add sort keys to the columns, and let each shard give all rows that may be needed.
+    """Add columns, and let each shard give all rows that may be needed.
 
+    :param more: the columns, with their labels.
+    :param keeps_window: a row that is beyond the limit on its shard is not needed.
     :raises NotRewritable: the derived statement would not be the same but for that.
     """
     if compiled.literal_execute_params:
         raise NotRewritable("it has parameters that are rendered into its SQL at execution")
     check_compiled_alike(select, compiled)
-    statement = _compat.with_more_columns(
-        select, [key.label(f"shards_sort_{index}") for index, key in enumerate(sort_keys)]
-    )
+    statement = _compat.with_more_columns(select, more)
     limit: Any = None
-    if window.limit is not None:
+    if not keeps_window:
+        statement = statement.order_by(None).limit(None).offset(None)
+    elif window.limit is not None:
         limit = bindparam("shards_limit", type_=BigInteger(), unique=True)
-        statement = statement.limit(limit)
+        statement = statement.limit(limit)  # also in place of FETCH
     if window.offset is not None:
         statement = statement.offset(None)
     derived = compiled_with(statement, compiled)
     if _names_in_from(statement) != _names_in_from(select):
-        raise NotRewritable("ORDER BY names a table that is not in its FROM list")
+        raise NotRewritable("GROUP BY or ORDER BY names a table that is not in its FROM list")
     return Rewritten(derived, compiled, window, limit)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.sql.visitors import iterate
 
 from .row_wise import ORDERED_AGGREGATES, why_not_row_wise
 from .scopes import unlabelled
+from .windows import partition_of, windows_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,21 +51,24 @@ def stems_from_rows(columns: Sequence[Any], shape: SelectShape) -> bool:
         return False
     if shape.group_by:
         return why_not_row_wise(shape.group_by) is None  # else it may be ROLLUP
-    return not shape.having and why_not_row_wise([*columns, *shape.order_by]) is None
+    around = [*columns, *shape.order_by]
+    return not shape.having and why_not_row_wise(around, windows_too=True) is None
 
 
 def commuting_columns(columns: Sequence[Any], shape: SelectShape) -> list[bool]:
     """For each column, whether a condition on it may be asked before the SELECT as well as after.
 
     Rows with another value of the column must make no difference to the rows with this one. So it
-    is for grouped columns and those of SELECT DISTINCT, and not where rows are counted off.
+    is for grouped columns, those of SELECT DISTINCT and those in the PARTITION BY of every window,
+    and not where rows are counted off.
     """
     known = stems_from_rows(columns, shape) and not is_cut_off(shape) and not shape.for_update
-    if not known or why_not_row_wise(columns, aggregates_too=True) is not None:
+    if not known or why_not_row_wise(columns, aggregates_too=True, windows_too=True) is not None:
         return [False] * len(columns)
+    divisions = [set(map(unlabelled, partition_of(window))) for window in windows_in(columns)]
     if shape.group_by:
-        return [unlabelled(column) in set(shape.group_by) for column in columns]
-    return [True] * len(columns)
+        divisions.append(set(shape.group_by))
+    return [all(unlabelled(column) in each for each in divisions) for column in columns]
 
 
 def is_plain(select: Select[Any], shape: SelectShape) -> bool:
@@ -92,6 +96,8 @@ def why_not_alike(select: Select[Any], shape: SelectShape, *, is_sharded: bool) 
     if shape.distinct_on:
         return "DISTINCT ON picks rows of a reference table, which may lie in any order"
     for node in iterate(select):
+        if node.__visit_name__ == "over":
+            return "a window over rows of a reference table, which may lie in any order"
         name = getattr(node, "name", None)
         if isinstance(node, FunctionElement) and str(name).lower() in ORDERED_AGGREGATES:
             return f"{name}() depends on the order of a reference table's rows"

@@ -9,6 +9,7 @@ from sqlalchemy.sql.selectable import CompoundSelect, Select, SelectStatementGro
 
 from sqlalchemy_shards import _compat
 
+from .key_by_key import divides_by_key, is_made_key_by_key
 from .nested import (
     commuting_columns,
     is_cut_off,
@@ -88,7 +89,7 @@ def _select(
     walk: Walk, select: Select[Any], parent: Scope | None, *, is_from: bool, depth: int
 ) -> Derived:
     scope = _scope_within(parent)
-    final, froms, labels = _compat.final_select(
+    final, froms, labels, names = _compat.final_select(
         select,
         is_from=is_from,
         enclosing=scope.enclosing,
@@ -126,12 +127,14 @@ def _select(
     if shape.embellished:
         walk.unreadable = "it holds raw SQL text as prefix, suffix or hint"
     walk.locks_copies = walk.locks_copies or (shape.for_update and locks_copies(final))
-    places = _shown_places(columns, scope, shape, walk)
+    is_divided = divides_by_key(columns, shape, names, where, scope, walk)
+    if parent is None and depth == 0 and not is_from:
+        walk.is_key_by_key = is_divided
     return Derived(
-        places,
+        _shown_places(columns, scope, shape, walk),
         frozenset(range(first, len(walk.occurrences))),
         is_simple=is_simple,
-        is_local=is_simple or _shows_whole_key(places, walk),
+        is_local=is_simple or (is_divided and is_made_key_by_key(columns, shape)),
     )
 
 
@@ -146,19 +149,6 @@ def _shown_places(
             for place in scope.places(unlabelled(column), walk.occurrences)
         )
         for column, is_commuting in zip(columns, commuting, strict=True)
-    )
-
-
-def _shows_whole_key(places: Sequence[Sequence[Place]], walk: Walk) -> bool:
-    shown = {
-        (place.source, place.part)
-        for column in places
-        for place in column
-        if place.is_shown and not place.is_alternative
-    }
-    return any(
-        shown.issuperset((source, part) for part in range(len(walk.occurrences[source].families)))
-        for source in {source for source, _ in shown}
     )
 
 

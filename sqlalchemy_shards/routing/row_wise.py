@@ -7,7 +7,7 @@ evaluated once on every shard.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.sql.elements import (
     AsBoolean,
@@ -41,6 +41,7 @@ from sqlalchemy_shards import _compat
 
 from .raw_names import raw_names
 from .raw_text import CONSTANT_TEXT, SIMPLE_OPERATOR
+from .windows import parts_of_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,8 +50,8 @@ ROW_WISE_FUNCTIONS: Final = frozenset(
     """
     abs acos array_append array_cat array_length array_position array_prepend array_remove
     array_replace array_to_string ascii asin atan atan2 bit_length btrim cardinality ceil ceiling
-    char_length character_length chr coalesce concat concat_ws cos date_part decode degrees div
-    encode exp floor greatest initcap jsonb_array_length jsonb_extract_path
+    char_length character_length chr coalesce concat concat_ws cos date_part date_trunc decode
+    degrees div encode exp floor greatest initcap jsonb_array_length jsonb_extract_path
     jsonb_extract_path_text json_extract_path json_extract_path_text least left length ln log lower
     lpad ltrim make_date make_interval make_time make_timestamp md5 mod nullif octet_length
     overlay position power radians regexp_match regexp_replace repeat replace reverse right round
@@ -62,14 +63,24 @@ ROW_WISE_FUNCTIONS: Final = frozenset(
 
 ORDERED_AGGREGATES: Final = frozenset(
     """
-    array_agg json_agg json_object_agg jsonb_agg jsonb_object_agg string_agg
+    any_value array_agg json_agg json_object_agg jsonb_agg jsonb_object_agg string_agg
     """.split()
 )
 """Aggregates whose result depends on the order in which rows happen to lie."""
 
 AGGREGATES: Final = ORDERED_AGGREGATES | frozenset(
-    "avg bit_and bit_or bool_and bool_or count every max min sum".split()
+    """
+    avg bit_and bit_or bit_xor bool_and bool_or corr count covar_pop covar_samp cume_dist dense_rank
+    every max min mode percent_rank percentile_cont percentile_disc rank regr_avgx regr_avgy
+    regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy stddev stddev_pop
+    stddev_samp sum var_pop var_samp variance
+    """.split()
 )
+
+WINDOW_FUNCTIONS: Final = AGGREGATES | frozenset(
+    "first_value lag last_value lead nth_value ntile row_number".split()
+)
+"""What may stand before OVER."""
 
 TRANSPARENT: Final = (
     AsBoolean,
@@ -98,50 +109,99 @@ TRANSPARENT: Final = (
 
 _LEAVES: Final = (BindParameter, ColumnClause)
 
-_LABELS: Final = frozenset({"label_reference", "textual_label_reference"})
+_CLEAR: Final = frozenset({"frame_clause", "label_reference", "textual_label_reference"})
+
+_OF_AGGREGATES: Final = frozenset(
+    {"aggregate_order_by", "aggregateorderby", "funcfilter", "withingroup"}
+)
+"""Visit names of what aggregates have around them or within: ORDER BY, FILTER, WITHIN GROUP."""
+
+
+class _Allowed(NamedTuple):
+    """What may stand in a part of an expression, besides what is row-wise."""
+
+    aggregates: bool = False
+    windows: bool = False
+    functions_of_windows: bool = False
+    distinct: bool = False
+    selectables: bool = False
+    text: bool = False
+    further: frozenset[str] = frozenset()
+
+    def in_subquery(self) -> _Allowed:
+        """What may stand in a subquery."""
+        return self._replace(
+            aggregates=True,
+            windows=True,
+            functions_of_windows=False,
+            distinct=True,
+            selectables=True,
+        )
 
 
 def why_not_row_wise(
     expressions: Iterable[Any],
     *,
     aggregates_too: bool = False,
+    windows_too: bool = False,
     further: frozenset[str] = frozenset(),
     text_too: bool = False,
 ) -> str | None:
     """The reason why one of the expressions is not row-wise, or None.
 
     :param aggregates_too: let aggregates pass, too.
+    :param windows_too: let window functions pass, too.
     :param further: names of functions that pass, too.
     :param text_too: let raw SQL text pass that is row-wise; which columns it names is not known.
 
     Subqueries count as row-wise here: whether their rows are at hand is told by the sources. What
-    they compute must be the same everywhere, though; aggregates are allowed in them.
+    they compute must be the same everywhere, though; aggregates and windows are allowed in them.
     """
-    pending: list[tuple[Any, bool]] = [(expression, aggregates_too) for expression in expressions]
+    first = _Allowed(aggregates_too, windows_too, text=text_too, further=further)
+    pending: list[tuple[Any, _Allowed]] = [(expression, first) for expression in expressions]
     while pending:
-        node, is_inside_subquery = pending.pop()
+        node, allowed = pending.pop()
         if isinstance(node, _LEAVES) and not getattr(node, "is_literal", False):
             continue  # most are, and to ask them for an operator makes SQLAlchemy look long
-        if isinstance(node, (Exists, ScalarSelect)):
-            pending.append((node.element, True))
-        elif isinstance(node, SelectBase):
-            pending.extend((child, True) for child in node.get_children())
-        elif isinstance(node, FunctionElement):
-            reason = _why_not_function(node, is_inside_subquery)
-            if reason is not None and str(getattr(node, "name", "")).lower() not in further:
-                return reason
-            pending.extend((child, is_inside_subquery) for child in node.get_children())
-        elif getattr(node, "operator", None) is distinct_op and not is_inside_subquery:
-            return "DISTINCT over several shards is not supported yet"
-        elif (text := text_of(node)) is not None:
-            if not _is_row_wise(text, text_too=text_too):
-                return "raw SQL text is not known to be the same on every shard"
-            pending.extend((child, is_inside_subquery) for child in node.get_children())
-        elif isinstance(node, TRANSPARENT) or node.__visit_name__ in _LABELS:
-            pending.extend((child, is_inside_subquery) for child in node.get_children())
-        elif not is_inside_subquery or not getattr(node, "is_selectable", False):
-            return f"{_spoken(node)} is not known to be the same on every shard"
+        inside = _why_not_or_inside(node, allowed)
+        if isinstance(inside, str):
+            return inside
+        pending.extend(inside)
     return None
+
+
+def _why_not_or_inside(node: Any, allowed: _Allowed) -> list[tuple[Any, _Allowed]] | str:
+    """What an expression holds, and what is allowed there; or why it is not allowed itself."""
+    if isinstance(node, (Exists, ScalarSelect)):
+        return [(node.element, allowed.in_subquery())]
+    children = node.get_children()
+    if isinstance(node, SelectBase):
+        return [(child, allowed.in_subquery()) for child in children]
+    if isinstance(node, FunctionElement):
+        name = str(getattr(node, "name", "")).lower()
+        reason = _why_not_function(node, allowed)
+        if reason is not None and name not in allowed.further:
+            return reason
+        is_distinct = allowed.distinct or name in AGGREGATES
+        inside = allowed._replace(functions_of_windows=False, distinct=is_distinct)
+        return [(child, inside) for child in children]
+    kind = node.__visit_name__
+    if kind == "over" and allowed.windows:
+        inside = allowed._replace(windows=False)
+        looks = inside._replace(functions_of_windows=True)
+        return [(node.element, looks), *((child, inside) for child in parts_of_window(node))]
+    if getattr(node, "operator", None) is distinct_op and not allowed.distinct:
+        return "DISTINCT over several shards is not supported yet"
+    text = text_of(node)
+    if text is not None and not _is_row_wise(text, text_too=allowed.text):
+        return "raw SQL text is not known to be the same on every shard"
+    is_aggregates = allowed.aggregates or allowed.functions_of_windows
+    is_clear = text is not None or isinstance(node, TRANSPARENT) or kind in _CLEAR
+    if is_clear or (kind in _OF_AGGREGATES and is_aggregates):
+        return [(child, allowed) for child in children]
+    if allowed.selectables and getattr(node, "is_selectable", False):
+        return []
+    return f"{_spoken(node)} is not known to be the same on every shard"
 
 
 def text_of(node: Any) -> str | None:
@@ -166,11 +226,15 @@ def _is_row_wise(text: str, *, text_too: bool) -> bool:
     return found.functions <= ROW_WISE_FUNCTIONS
 
 
-def _why_not_function(function: FunctionElement[Any], is_inside_subquery: bool) -> str | None:
+def _why_not_function(function: FunctionElement[Any], allowed: _Allowed) -> str | None:
     name = str(getattr(function, "name", type(function).__name__)).lower()
     if getattr(function, "packagenames", ()):
         name = ".".join((*function.packagenames, name))
-    is_known = name in ROW_WISE_FUNCTIONS or (is_inside_subquery and name in AGGREGATES)
+    is_known = (
+        name in ROW_WISE_FUNCTIONS
+        or (allowed.aggregates and name in AGGREGATES)
+        or (allowed.functions_of_windows and name in WINDOW_FUNCTIONS)
+    )
     if is_known and not _compat.compiles_itself(function):
         return None
     if name in AGGREGATES:
@@ -181,9 +245,10 @@ def _why_not_function(function: FunctionElement[Any], is_inside_subquery: bool) 
 def _spoken(node: Any) -> str:
     names = {
         "over": "a window function",
-        "within_group": "an ordered-set aggregate",
+        "withingroup": "an ordered-set aggregate",
         "funcfilter": "an aggregate with FILTER",
         "aggregate_order_by": "an aggregate with ORDER BY",
+        "aggregateorderby": "an aggregate with ORDER BY",
         "next_value_func": "a sequence",
     }
     return names.get(node.__visit_name__, f"a {type(node).__name__}")

@@ -107,6 +107,8 @@ class StatementSources:
     :param unreadable: why it cannot be told which tables the statement reads; None: it can.
     :param locks_copies: it locks rows of a reference table, as FOR UPDATE does.
     :param is_plain: it is a SELECT that certainly writes nothing.
+    :param is_key_by_key: it is a SELECT whose groups, distinct rows and windows, as far as it has
+        any, are each made of rows with one and the same shard key.
     :param inserted: the key of inserted rows, for an INSERT into a sharded table.
     :param target: name of the table that is written.
     :param writes_reference: the target is a reference table.
@@ -123,6 +125,7 @@ class StatementSources:
     unreadable: str | None = None
     locks_copies: bool = False
     is_plain: bool = False
+    is_key_by_key: bool = False
     inserted: InsertedKey | None = None
     target: str | None = None
     writes_reference: bool = False

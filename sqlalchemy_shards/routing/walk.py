@@ -76,6 +76,7 @@ class Walk:
         self.obstacle: str | None = None
         self.unreadable: str | None = None
         self.is_plain = True
+        self.is_key_by_key = False
         self.locks_copies = False
 
     # -- into the parts of a statement --
@@ -174,6 +175,7 @@ class Walk:
             unreadable=unreadable,
             locks_copies=self.locks_copies and self.references > 0,
             is_plain=self.is_plain and unreadable is None and kind is StatementKind.SELECT,
+            is_key_by_key=self.is_key_by_key,
             inserted=inserted,
             target=target.fullname if target is not None else None,
             writes_reference=isinstance(distribution, Reference),

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from psycopg.errors import NumericValueOutOfRange
 
 from sqlalchemy_shards.errors import UnsupportedStatement
-from sqlalchemy_shards.execution.merge import merged, visible_columns
+from sqlalchemy_shards.execution.merge import check_types, merged, visible_columns
 from sqlalchemy_shards.plan import (
     Aggregate,
     AggregateRow,
     Concatenate,
     FirstCopy,
+    GroupedMerge,
+    GroupKey,
     OrderedMerge,
     SortKey,
     SumOfCounts,
@@ -27,7 +29,7 @@ from sqlalchemy_shards.plan import (
 )
 
 BIGINT, SMALLINT, INTEGER, NUMERIC, TEXT, FLOAT, DATE = 20, 21, 23, 1700, 25, 701, 1082
-TIMESTAMPTZ = 1184
+BOOLEAN, BYTEA, BPCHAR, TIMESTAMPTZ, ENUM = 16, 17, 1042, 1184, 99_999
 
 numbers = st.none() | st.integers(-2, 2)
 rows_of_shards = st.lists(st.lists(st.tuples(numbers, numbers), max_size=6), min_size=1, max_size=4)
@@ -120,7 +122,7 @@ def test_text_is_merged_by_code_point_only() -> None:
     assert [value.encode() for (value,) in found] == sorted(v.encode() for (v,) in found)
 
 
-@pytest.mark.parametrize("oid", [TEXT, FLOAT, NUMERIC, 1186, 3802, 1042, 0])
+@pytest.mark.parametrize("oid", [TEXT, FLOAT, 1186, 3802, 1042, 0])
 def test_other_types_are_not_ordered_by_python(oid: int) -> None:
     merge = OrderedMerge((SortKey(0, False, False, is_byte_order=False),), 1)
 
@@ -172,6 +174,23 @@ def aggregate(function: Aggregate, oid: int, *partials: Any) -> Any:
         (Aggregate.SUM, BIGINT, (2**62, 2**62 - 1), 2**63 - 1),
         (Aggregate.SUM, NUMERIC, (Decimal(2**63), None, Decimal(2**63)), Decimal(2**64)),
         (Aggregate.SUM, NUMERIC, (Decimal(10**40 + 1), Decimal(1)), Decimal(10**40 + 2)),
+        (Aggregate.SUM, NUMERIC, (Decimal("1.5"), Decimal(1)), Decimal("2.5")),
+        (Aggregate.SUM, NUMERIC, (Decimal("0.50"), None, Decimal("-0.5")), Decimal("0.00")),
+        (Aggregate.SUM, NUMERIC, (Decimal("Infinity"), Decimal(1)), Decimal("Infinity")),
+        (
+            Aggregate.SUM,
+            NUMERIC,
+            (Decimal("1e-60"), Decimal(10**60)),
+            Decimal(f"1{'0' * 60}.{1:060}"),
+        ),
+        (Aggregate.BOOL_AND, BOOLEAN, (None, True, True), True),
+        (Aggregate.EVERY, BOOLEAN, (True, False), False),
+        (Aggregate.BOOL_OR, BOOLEAN, (None, False, True), True),
+        (Aggregate.BOOL_OR, BOOLEAN, (None, None), None),
+        (Aggregate.BIT_AND, INTEGER, (-1, 6, None), 6),
+        (Aggregate.BIT_OR, INTEGER, (-8, 1), -7),
+        (Aggregate.BIT_XOR, INTEGER, (6, 3), 5),
+        (Aggregate.ANY_VALUE, TEXT, (None, "a", "a"), "a"),
         (Aggregate.MIN, INTEGER, (None, 3, -4), -4),
         (Aggregate.MAX, INTEGER, (None, 3, -4), 3),
         (Aggregate.MAX, INTEGER, (None, None), None),
@@ -183,7 +202,16 @@ def test_aggregates_are_put_together(
     found = aggregate(function, oid, *partials)
 
     assert found == expected
-    assert type(found) is type(expected)
+    assert (type(found), str(found)) == (type(expected), str(expected))
+
+
+@pytest.mark.parametrize(
+    "partials", [("NaN", "1.5"), ("Infinity", "NaN"), ("Infinity", "-Infinity")]
+)
+def test_a_sum_that_is_no_number(partials: tuple[str, ...]) -> None:
+    found = aggregate(Aggregate.SUM, NUMERIC, *map(Decimal, partials))
+
+    assert found.is_nan()
 
 
 @pytest.mark.parametrize("partials", [(2**62, 2**62), (-(2**63), -1)])
@@ -195,9 +223,9 @@ def test_a_sum_beyond_bigint_fails_as_in_postgresql(partials: tuple[int, ...]) -
 @pytest.mark.parametrize(
     ("function", "oid", "partials"),
     [
-        (Aggregate.SUM, NUMERIC, (Decimal("1.5"), Decimal(1))),
-        (Aggregate.SUM, NUMERIC, (Decimal("1.0"),)),
-        (Aggregate.SUM, NUMERIC, (Decimal("NaN"),)),
+        (Aggregate.SUM, NUMERIC, (1.5, 2.5)),
+        (Aggregate.BOOL_OR, INTEGER, (1,)),
+        (Aggregate.BIT_OR, NUMERIC, (Decimal(1),)),
         (Aggregate.SUM, FLOAT, (1.5,)),
         (Aggregate.MIN, TEXT, ("a", "b")),
         (Aggregate.MAX, FLOAT, (1.5,)),
@@ -220,6 +248,128 @@ def test_several_aggregates_make_one_row() -> None:
     )
 
     assert found == [(3, 3, 9)]
+
+
+def test_an_aggregate_row_can_be_cut_off() -> None:
+    merge = AggregateRow((Aggregate.COUNT,), Window("n", "m"))
+
+    assert list(merged(merge, [[(1,)], [(2,)]], [BIGINT], {"n": 1, "m": 0})) == [(3,)]
+    assert not list(merged(merge, [[(1,)], [(2,)]], [BIGINT], {"n": 0, "m": 0}))
+    assert not list(merged(merge, [[(1,)], [(2,)]], [BIGINT], {"n": None, "m": 1}))
+
+
+def test_numbers_are_merged_with_nan_as_the_greatest() -> None:
+    numbers_of_shards = [
+        [["-Infinity"], ["1.5"], ["NaN"]],
+        [["-2.50"], ["1.50"], ["Infinity"], [None]],
+    ]
+    rows = [[(n and Decimal(n),) for (n,) in shard] for shard in numbers_of_shards]
+    key = SortKey(0, descending=False, nulls_first=False, is_byte_order=False)
+
+    found = [value for (value,) in merged(OrderedMerge((key,), 1), rows, [NUMERIC], {})]
+
+    assert list(map(str, found)) == ["-Infinity", "-2.50", "1.5", "1.50", "Infinity", "NaN", "None"]
+
+
+def test_numbers_in_another_form_are_not_ordered() -> None:
+    key = SortKey(0, descending=False, nulls_first=False, is_byte_order=False)
+
+    with pytest.raises(UnsupportedStatement):
+        list(merged(OrderedMerge((key,), 1), [[(1.5,)]], [NUMERIC], {}))
+
+
+@given(rows_of_shards, counts, counts)
+def test_groups_are_those_of_all_rows(
+    shards: list[list[Any]], limit: int | None, offset: int | None
+) -> None:
+    def groups_of(rows: list[Any]) -> list[tuple[Any, ...]]:
+        """SELECT k, count(*), sum(v), max(v) GROUP BY k, by the book."""
+        found = []
+        for key in dict.fromkeys(key for key, _ in rows):
+            mine = [value for k, value in rows if k == key]
+            known = [value for value in mine if value is not None]
+            total = (sum(known), max(known)) if known else (None, None)
+            found.append((key, len(mine), *total))
+        return found
+
+    columns = (GroupKey(), Aggregate.COUNT, Aggregate.SUM, Aggregate.MAX)
+    order = [SortKey(1, True, True, False), SortKey(0, False, False, False)]
+    merge = GroupedMerge(columns, 3, tuple(order), Window("n", "m"))
+
+    found = list(
+        merged(
+            merge,
+            [groups_of(rows) for rows in shards],
+            [INTEGER, BIGINT, BIGINT, INTEGER],
+            {"n": limit, "m": offset},
+        )
+    )
+
+    whole = groups_of([row for rows in shards for row in rows])
+    whole.sort(key=postgresql_order(order))
+    start = offset or 0
+    window = whole[start:] if limit is None else whole[start : start + limit]
+    assert found == [row[:3] for row in window]
+    assert visible_columns(merge) == 3
+
+
+def test_two_moments_of_the_hour_that_comes_twice_are_two_groups() -> None:
+    later, earlier = autumn_in_berlin(60), autumn_in_berlin(0)
+    assert later == earlier  # by the clock on the wall
+    merge = GroupedMerge((GroupKey(), GroupKey()), 2)
+
+    found = list(
+        merged(
+            merge, [[(later, 1), (None, 1)], [(earlier, 1), (None, 1)]], [TIMESTAMPTZ, INTEGER], {}
+        )
+    )
+
+    assert [moment for moment, _ in found] == [later, None, earlier]
+
+
+@pytest.mark.parametrize(
+    ("key", "oid", "values"),
+    [
+        (GroupKey(is_exact_text=True), TEXT, ["a", "a "]),
+        (GroupKey(is_enum=True), ENUM, ["a", "b"]),
+        (GroupKey(), BYTEA, [b"a", b"b"]),
+    ],
+)
+def test_keys_whose_equality_is_that_of_python(key: GroupKey, oid: int, values: list[Any]) -> None:
+    rows = [[(value,) for value in values] for _ in range(2)]
+
+    found = list(merged(GroupedMerge((key,), 1), rows, [oid], {}))
+
+    assert [value for (value,) in found] == values
+
+
+@pytest.mark.parametrize(
+    ("key", "oid"),
+    [
+        (GroupKey(), TEXT),
+        (GroupKey(is_exact_text=True), BPCHAR),
+        (GroupKey(is_exact_text=True), ENUM),
+        (GroupKey(), NUMERIC),
+        (GroupKey(), FLOAT),
+        (GroupKey(), 3802),
+    ],
+)
+def test_keys_whose_equality_is_known_to_postgresql_alone_are_refused(
+    key: GroupKey, oid: int
+) -> None:
+    merge = GroupedMerge((key,), 1)
+
+    with pytest.raises(UnsupportedStatement):
+        check_types(merge, [oid])
+    with pytest.raises(UnsupportedStatement):
+        list(merged(merge, [[(1,)]], [oid], {}))
+
+
+def test_a_sum_of_one_group_may_fail_alone() -> None:
+    merge = GroupedMerge((GroupKey(), Aggregate.SUM), 2)
+
+    with pytest.raises(NumericValueOutOfRange):
+        list(merged(merge, [[(1, 2**62)], [(1, 2**62)]], [INTEGER, BIGINT], {}))
 
 
 def test_returned_rows_follow_each_other_and_copies_stand_for_all() -> None:
