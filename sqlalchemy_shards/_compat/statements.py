@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
-from sqlalchemy.sql.elements import ClauseElement, ClauseList
+from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import Select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import BindParameter, ColumnElement
@@ -132,7 +132,7 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
         offset=select._offset_clause,
         fetch=select._fetch_clause,
         fetches_otherwise=any((select._fetch_clause_options or {}).values()),
-        group_by=tuple(_flat(select._group_by_clauses)),
+        group_by=tuple(select._group_by_clauses),
         having=tuple(getattr(select, "_having_criteria", ())),
         distinct=bool(getattr(select, "_distinct", False) or getattr(select, "_distinct_on", ())),
         distinct_on=tuple(getattr(select, "_distinct_on", ())),
@@ -141,15 +141,6 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
         embellished=is_embellished(select),
         extended=has_extensions(select),
     )
-
-
-def _flat(clauses: Iterable[Any]) -> Iterator[Any]:
-    """The expressions of GROUP BY; a function comes as a list of one."""
-    for clause in clauses:
-        if type(clause) is ClauseList:
-            yield from _flat(clause.clauses)
-        else:
-            yield clause
 
 
 COMMENT: Final = re.compile(r"\s*(/\*((?!\*/|/\*)[^\\])*\*/\s*)+", re.S)

@@ -28,7 +28,7 @@ from sqlalchemy_shards.plan import (
     Window,
 )
 from sqlalchemy_shards.routing.row_wise import text_of
-from sqlalchemy_shards.routing.scopes import unlabelled
+from sqlalchemy_shards.routing.scopes import grouped_by, unlabelled
 
 from .aggregates import (
     COMPARABLE,
@@ -142,7 +142,7 @@ def _group_keys(draft: Draft) -> list[Any]:
     if draft.shape.distinct:
         return [unlabelled(column) for column in _compat.column_list(draft.statement)]
     names = _compat.label_meanings(draft.compiled)
-    keys = [_meant(expression, names, draft) for expression in draft.shape.group_by]
+    keys = [_meant(expression, names, draft) for expression in grouped_by(draft.shape.group_by)]
     if not all(_names_a_column(key) for key in keys):
         raise Refusal("GROUP BY names what is not a column or expression of columns")
     return keys

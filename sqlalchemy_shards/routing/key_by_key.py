@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .equalities import equal_columns, equal_pairs
 from .nested import is_cut_off
 from .row_wise import why_not_row_wise
-from .scopes import unlabelled
+from .scopes import grouped_by, unlabelled
 from .windows import partition_of, windows_in
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def is_made_key_by_key(columns: Sequence[Any], shape: SelectShape) -> bool:
 
 def _divisions(columns: Sequence[Any], shape: SelectShape) -> Iterator[Sequence[Any]]:
     if shape.group_by:
-        yield shape.group_by
+        yield list(grouped_by(shape.group_by))
     if shape.distinct_on:
         yield shape.distinct_on
     elif shape.distinct:

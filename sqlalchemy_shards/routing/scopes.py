@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Table
-from sqlalchemy.sql.elements import ColumnClause
+from sqlalchemy.sql.elements import ClauseList, ColumnClause
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sqlalchemy.sql.selectable import FromClause
 
@@ -164,6 +164,12 @@ def leaves(element: FromClause) -> list[FromClause]:
 def unlabelled(column: Any) -> Any:
     """A column without the label around it."""
     return column.element if column.__visit_name__ == "label" else column
+
+
+def grouped_by(clauses: Iterable[Any]) -> Iterator[Any]:
+    """The expressions of a GROUP BY clause: SQLAlchemy makes a list of one of a function."""
+    for clause in clauses:
+        yield from clause.clauses if type(clause) is ClauseList else (clause,)
 
 
 def table_below(element: Any) -> Table | None:
