@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from sqlalchemy_shards.catalog.identity import Identity
+from sqlalchemy_shards.catalog.identity import SCHEMA_VERSION, Identity
 from sqlalchemy_shards.cluster.readiness.judging import judge
 from sqlalchemy_shards.cluster.readiness.report import Finding, Report, Status
 from sqlalchemy_shards.cluster.readiness.seen import (
@@ -34,7 +34,7 @@ FIT = ShardFacts(
         settings={"TimeZone": "UTC"},
     ),
     database=DatabaseSeen(5, {"encoding": "UTF8", "collation": "C"}),
-    identity=Identity(UUID(int=1), "shop", UUID(int=2), "s0", 1),
+    identity=Identity(UUID(int=1), "shop", UUID(int=2), "s0", SCHEMA_VERSION),
     may_use_schema=True,
     tables=TablesSeen(
         {"users": TableSeen({"id": ColumnSeen("bigint", is_nullable=False)})},
@@ -165,6 +165,11 @@ def test_two_phase_commit_is_not_asked_of_a_cluster_that_never_does_it(
             {"collation_version": "2.31", "library_version": "2.36"},
             "collation version",
             "ordered by version 2.31 of its collations, and the server has 2.36",
+        ),
+        (
+            {"identity": Identity(UUID(int=1), "shop", UUID(int=2), "s0", SCHEMA_VERSION - 1)},
+            "schema shards",
+            f"this release makes version {SCHEMA_VERSION}",
         ),
         (
             {"tables": dataclasses.replace(FIT.tables or TablesSeen({}), others=("junk", "old"))},
