@@ -10,13 +10,15 @@ from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.types import NullType
 
 from sqlalchemy_shards.plan import Window
+from sqlalchemy_shards.routing.scopes import unlabelled
 
 from .derived import NotRewritable
 from .refusal import Refusal
 from .rewriting import rewrite
+from .spelling import speller
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Table
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -76,6 +78,18 @@ class Draft:
     orderings: tuple[Ordering, ...] = ()
     window: Window = field(default_factory=Window)
     key_types: tuple[ColumnType, ...] = ()
+    _spelled: Callable[[Any], str] | None = None
+
+    def index_of(self, expression: Any, among: Sequence[Any]) -> int | None:
+        """Where an expression is, among others, that is the same to PostgreSQL."""
+        expression = unlabelled(expression)
+        others = [unlabelled(each) for each in among]
+        same = [index for index, each in enumerate(others) if each is expression]
+        if same or not others:
+            return same[0] if same else None
+        self._spelled = spelled = self._spelled or speller(self.compiled)
+        text = spelled(expression)
+        return next((n for n, each in enumerate(others) if spelled(each) == text), None)
 
     def known_type(self, expression: Any) -> ColumnType | None:
         """The type that the catalogs give a plain column."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Enum, LargeBinary, String
-from sqlalchemy.sql.elements import BindParameter, Cast, CollationClause, ColumnClause, Label
+from sqlalchemy.sql.elements import Cast, CollationClause, ColumnClause, Label
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.sql.visitors import iterate
 
@@ -42,10 +42,6 @@ from .draft import Prepared, plain_type
 from .refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.sql.compiler import SQLCompiler
-
     from .draft import Draft
     from .ordering import Ordering
 
@@ -115,7 +111,7 @@ class Grouping:
 
     def _index_of(self, expression: Any) -> int:
         """Where an expression is among the columns; it is added if it is not there yet."""
-        index = index_of(expression, self._expressions, self._draft.compiled)
+        index = self._draft.index_of(expression, self._expressions)
         if index is not None:
             return index
         if self._draft.shape is not None and self._draft.shape.distinct:
@@ -124,16 +120,9 @@ class Grouping:
         return len(self._columns) - 1
 
     def _add(self, expression: Any) -> None:
-        is_key = index_of(expression, self._keys, self._draft.compiled) is not None
+        is_key = self._draft.index_of(expression, self._keys) is not None
         self._expressions.append(expression)
         self._columns.append(_key(expression, self._draft) if is_key else _no_key(expression))
-
-
-def index_of(expression: Any, among: Sequence[Any], compiled: SQLCompiler) -> int | None:
-    """Where an expression is, among others, that is the same in SQL, parameters included."""
-    return next(
-        (index for index, each in enumerate(among) if _is_same(each, expression, compiled)), None
-    )
 
 
 def _group_keys(draft: Draft) -> list[Any]:
@@ -207,23 +196,6 @@ def _no_key(expression: Any) -> Aggregate:
     if reason is not None:
         raise Refusal(reason)
     return function
-
-
-def _is_same(one: Any, other: Any, compiled: SQLCompiler) -> bool:
-    one, other = unlabelled(one), unlabelled(other)
-    if one is other:
-        return True
-    # Two aliases of one table are alike to compare().
-    return bool(one.compare(other)) and _leaves(one, compiled) == _leaves(other, compiled)
-
-
-def _leaves(expression: Any, compiled: SQLCompiler) -> list[Any]:
-    """The columns and parameters of an expression."""
-    return [
-        compiled.bind_names.get(node) if isinstance(node, BindParameter) else hash(node)
-        for node in iterate(expression)
-        if isinstance(node, (BindParameter, ColumnClause))
-    ]
 
 
 def _tells_texts_apart(expression: Any, draft: Draft) -> bool:

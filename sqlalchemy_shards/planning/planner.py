@@ -37,7 +37,7 @@ from .aggregates import (
     why_not_put_together,
 )
 from .draft import Draft, Facts, Prepared, plain_type
-from .groups import Grouping, index_of
+from .groups import Grouping
 from .ordering import orderings
 from .refusal import Refusal
 from .wire import as_text, is_shippable
@@ -320,7 +320,7 @@ def _merge_rows(draft: Draft) -> Prepared:
 def _merge_distinct(draft: Draft) -> Prepared:
     """Sort by columns that are there."""
     columns = _compat.column_list(draft.statement)
-    found = [index_of(each.expression, columns, draft.compiled) for each in draft.orderings]
+    found = [draft.index_of(each.expression, columns) for each in draft.orderings]
     keys = [index for index in found if index is not None]
     if len(keys) < len(found):
         raise Refusal("ORDER BY names what SELECT DISTINCT does not show")

@@ -70,6 +70,16 @@ def entities_from_a_union_statement(m: Any) -> Any:
     return select(m.Author, m.Book.title).from_statement(union_all(with_books, without))
 
 
+def groups_by_expressions_of_two_entities(m: Any) -> Any:
+    author, medal = aliased(m.Author), aliased(m.Medal)
+    of_author, of_medal = func.abs(author.id), func.abs(medal.year)
+    return (
+        select(of_author, of_medal, func.count(medal.metal))
+        .join(medal, medal.author_id == author.id)
+        .group_by(of_medal, of_author)
+    )
+
+
 def a_tree_of_authors(m: Any) -> Any:
     top = (
         select(m.Author.id, literal(0).label("depth"))
@@ -138,6 +148,7 @@ STATEMENTS: Statements = {
     "GROUP BY an entity": lambda m: (
         select(m.Author, func.count(m.Book.id)).join(m.Author.books).group_by(m.Author)
     ),
+    "GROUP BY expressions of two entities": groups_by_expressions_of_two_entities,
     "GROUP BY a key, with a loader": lambda m: (
         select(m.Author, func.max(m.Book.price))
         .join(m.Author.books)
