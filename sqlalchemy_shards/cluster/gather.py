@@ -188,6 +188,7 @@ def answer(connection: ClusterConnection, decided: Dispatch, stream: str | None)
             part.types,
             arrived,
             tuple(map(quote, part.key)),
+            tuple(map(quote, part.lookups)),
         )
         for part, arrived in zip(parts, arrival.parts, strict=True)
     ]

@@ -16,7 +16,7 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy_shards.catalog.columns import ColumnType
 
@@ -38,6 +38,7 @@ class Shadow:
     :param name: its name, as SQL writes it: that of a table, where it stands for one.
     :param columns: its columns' names, as SQL writes them.
     :param key: those of the primary key, where the statement relies on it.
+    :param lookups: those that are to have an index, where there are many rows.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Shadow:
     types: tuple[ColumnType, ...]
     rows: ArrivedRows
     key: tuple[str, ...] = ()
+    lookups: tuple[str, ...] = ()
 
 
 class TextArray:
@@ -119,6 +121,12 @@ def table_definition(shadow: Shadow) -> str:
     if shadow.key:
         columns.append(f"PRIMARY KEY ({', '.join(shadow.key)})")
     return f"CREATE TEMPORARY TABLE {shadow.name} ({', '.join(columns)}) ON COMMIT DROP"
+
+
+def index_definitions(shadow: Shadow) -> Iterator[str]:
+    """The statements that create its indexes, when the table is filled."""
+    for column in shadow.lookups:
+        yield f"CREATE INDEX ON pg_temp.{shadow.name} ({column})"
 
 
 def copy_statement(shadow: Shadow) -> str:

@@ -24,6 +24,7 @@ from sqlalchemy_shards.routing.scopes import table_below
 from .derived import Derived, NotRewritable, check_compiled_alike
 from .elsewhere import NOW, TIMES, at_workspace
 from .filters import occurrences_of
+from .lookups import indexed, lookups_of
 from .names import check_functions, names_in
 from .narrowing import ALIAS, condition_of, needs_of
 from .parts import Gathering, Part
@@ -32,12 +33,13 @@ from .ties import Ties
 from .wire import is_shippable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import Column
 
     from sqlalchemy_shards.catalog.columns import ColumnType
 
+    from .filters import Occurrence
     from .narrowing import Need
 
     TypesOf = Callable[[Table], Mapping[str, ColumnType]]
@@ -58,7 +60,8 @@ def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) ->
     check_statement(statement, compiled)
     names = names_in(statement, compiled)
     check_functions(names.functions, depending)
-    needs = _needs(statement, compiled)
+    found = occurrences_of(statement)
+    needs, lookups = _needs(found, compiled), lookups_of(found)
     keyed = _tables_grouped_by_key(statement)
     if names.groups_by_text:
         keyed.update(table for table in compiled.rendered_tables if table.primary_key)
@@ -67,6 +70,7 @@ def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) ->
             table,
             _columns(table, compiled, names, types_of, is_key_needed=table in keyed),
             needs.get(table, ()),
+            lookups.get(table, ()),
             types_of,
             is_key_needed=table in keyed,
         )
@@ -142,9 +146,11 @@ def _tables_grouped_by_key(statement: Any) -> set[Table]:
     return found
 
 
-def _needs(statement: Any, compiled: Any) -> Mapping[Table, tuple[Need, ...]]:
+def _needs(
+    found: Mapping[Table, Sequence[Occurrence]], compiled: Any
+) -> Mapping[Table, tuple[Need, ...]]:
     """What the rows of each table must meet; a table is missing if an occurrence was not found."""
-    found, rendered = occurrences_of(statement), compiled.rendered_tables
+    rendered = compiled.rendered_tables
     seen = {
         table: found[table]
         for table, count in rendered.items()
@@ -187,6 +193,7 @@ def _part(
     table: Any,
     columns: Sequence[Column[Any]],
     needs: tuple[Need, ...],
+    lookups: Collection[str],
     types_of: TypesOf,
     *,
     is_key_needed: bool,
@@ -199,13 +206,15 @@ def _part(
             raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
     condition = condition_of(needs)
     rows = select(*columns).select_from(table)
+    names = tuple(column.name for column in columns)
     return Part(
         name=table.name,
         origin=table.fullname,
-        columns=tuple(column.name for column in columns),
+        columns=names,
         types=tuple(known[column.name] for column in columns),
         rows=rows if condition is None else rows.where(condition),
         kind=ShippedRows.ALL if condition is None else ShippedRows.MATCHING,
         key=tuple(column.name for column in table.primary_key) if is_key_needed else (),
+        lookups=indexed(names, known, lookups),
         follows_search_path=not table.schema,
     )

@@ -39,6 +39,7 @@ class Part(NamedTuple):
     :param rows: reads it on a shard; its columns are these, in their order.
     :param kind: which rows these are.
     :param key: columns of the primary key that the workspace must know of.
+    :param lookups: columns that rows are looked up by, once for each row of another relation.
     :param follows_search_path: a name in ``rows`` has no schema.
     """
 
@@ -49,6 +50,7 @@ class Part(NamedTuple):
     rows: Select[Any]
     kind: ShippedRows
     key: tuple[str, ...] = ()
+    lookups: tuple[str, ...] = ()
     follows_search_path: bool = True
 
 

@@ -171,6 +171,21 @@ def test_a_large_gather_goes_through_temporary_tables(
     assert through_tables == through_ctes
 
 
+def test_rows_are_looked_up_in_a_large_table(cluster: Cluster) -> None:
+    """A correlated average, which PostgreSQL asks for once for each row outside."""
+    other = ITEMS.alias()
+    average = select(func.avg(other.c.k)).where(other.c.kind == ITEMS.c.kind).scalar_subquery()
+    added = [{"k": 1000 + n, "kind": f"new {n % 500}"} for n in range(1500)]
+    with cluster.engine.connect() as connection:
+        connection.execute(insert(ITEMS), added)
+        below = connection.scalars(
+            select(ITEMS.c.k).where(ITEMS.c.k >= 1000, ITEMS.c.k < average).order_by(ITEMS.c.k)
+        ).all()
+        connection.rollback()
+
+    assert below == list(range(1000, 1500))
+
+
 def test_changes_of_the_session_are_seen(cluster: Cluster) -> None:
     statement = select(func.count(ITEMS.c.kind.distinct()))
     with cluster.engine.connect() as connection:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import struct
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy_shards.execution.shadows import (
     TextArray,
     TextArrayDumper,
     copy_statement,
+    index_definitions,
     table_definition,
     with_ctes,
 )
@@ -58,6 +60,15 @@ def test_a_temporary_table_has_types_collations_and_key() -> None:
         'COLLATE pg_catalog."C", PRIMARY KEY (id)) ON COMMIT DROP'
     )
     assert copy_statement(USERS) == 'COPY pg_temp.users (id, "Name") FROM STDIN'
+
+
+def test_a_temporary_table_has_an_index_for_each_look_up() -> None:
+    looked_up = dataclasses.replace(USERS, lookups=("id", '"Name"'))
+
+    assert list(index_definitions(looked_up)) == [
+        "CREATE INDEX ON pg_temp.users (id)",
+        'CREATE INDEX ON pg_temp.users ("Name")',
+    ]
 
 
 def test_an_array_of_cells_is_written_in_binary_form() -> None:
