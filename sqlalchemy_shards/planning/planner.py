@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, Numeric, String
+from sqlalchemy import Float, Numeric, String, TypeDecorator
 from sqlalchemy.sql.dml import Insert, UpdateBase
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.selectable import Select
+from sqlalchemy.types import NullType
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.plan import (
@@ -229,6 +230,12 @@ def _comparable(draft: Draft) -> None:
             raise Refusal(reason)
 
 
+_TEXTS: Final = frozenset({"character", "character varying", "name", "text"})
+_ORDERED_ALIKE: Final = frozenset(
+    "bigint boolean bytea date integer numeric smallint uuid".split()
+) | {"timestamp with time zone", "timestamp without time zone"}
+
+
 def _shows_distinct(draft: Draft) -> bool:
     """Whether one more column would make other rows distinct."""
     return draft.shape is not None and draft.shape.distinct and not draft.shape.distinct_on
@@ -236,7 +243,12 @@ def _shows_distinct(draft: Draft) -> bool:
 
 def _why_not_ordered(draft: Draft, expression: Any) -> str | None:
     type_ = plain_type(expression)
-    if not isinstance(type_, String):
+    # The model does not say what functions give, and Interval passes itself off as a timestamp.
+    is_vague = isinstance(getattr(expression, "type", None), (NullType, TypeDecorator))
+    known = draft.known_type(expression) if is_vague else None
+    if not isinstance(type_, String) and (known is None or known.base not in _TEXTS):
+        if known is not None and known.base not in _ORDERED_ALIKE:
+            return f"Python does not order values of type {known.base} as PostgreSQL does"
         if isinstance(type_, (*COMPARABLE, Numeric)) and not isinstance(type_, Float):
             return None
         return f"Python does not order values of type {type_!r} as PostgreSQL does"

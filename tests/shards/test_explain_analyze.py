@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,10 +100,8 @@ class TestTiers:
 
     def test_an_order_of_postgresql_is_one_step_at_the_workspace(self, spread_shop: World) -> None:
         m = spread_shop.models
-        with spread_shop.session() as session, session.begin():
-            session.add_all(m.Ledger(customer_id=key, balance=Decimal(key)) for key in CUSTOMERS)
 
-        found = analyzed(spread_shop, select(m.Ledger.customer_id).order_by(m.Ledger.balance))
+        found = analyzed(spread_shop, select(m.Customer.id).order_by(func.lower(m.Customer.name)))
 
         assert isinstance(found.merge, ForeignOrder)
         assert names(found) == ["plan", "connect", "run", "workspace", "merge"]
@@ -122,10 +119,8 @@ class TestTiers:
         self, spread_shop: World
     ) -> None:
         m = spread_shop.models
-        with spread_shop.session() as session, session.begin():
-            session.add_all(m.Ledger(customer_id=key, balance=Decimal("0.5")) for key in CUSTOMERS)
 
-        found = analyzed(spread_shop, select(func.sum(type_coerce(m.Ledger.balance, Integer))))
+        found = analyzed(spread_shop, select(func.max(type_coerce(m.Customer.name, Integer))))
 
         assert found.tier is Tier.GATHER
         assert rows(found, "run") == dict.fromkeys(SHARDS, 1)

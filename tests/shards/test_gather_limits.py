@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ import pytest
 from sqlalchemy import (
     BigInteger,
     Column,
+    Interval,
     MetaData,
-    Numeric,
     Table,
     Text,
     func,
@@ -30,7 +31,7 @@ from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
 from sqlalchemy_shards.testing.databases import ScratchDatabase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy_shards import Cluster
     from sqlalchemy_shards.testing.servers import PostgresServers
@@ -52,7 +53,7 @@ def _table(name: str, metadata: MetaData, *columns: Column[Any]) -> Table:
     )
 
 
-FEW = _table("few", METADATA, Column("price", Numeric))
+FEW = _table("few", METADATA, Column("lasts", Interval))
 ENDLESS = _table("endless", VIEWS_METADATA)
 SILENT = _table("silent", VIEWS_METADATA)
 
@@ -90,7 +91,8 @@ def cluster(urls: dict[str, str]) -> Iterator[Cluster]:
             driver.execute(VIEWS.format(last=100 if number else 99).encode())
     with cluster.engine.begin() as connection:
         connection.execute(
-            insert(FEW), [{"k": k, "word": f"w{k % 3}", "price": k} for k in range(40)]
+            insert(FEW),
+            [{"k": k, "word": f"w{k % 3}", "lasts": timedelta(seconds=k)} for k in range(40)],
         )
     yield cluster
     cluster.dispose()
@@ -271,10 +273,11 @@ def test_text_in_an_encoding_that_cannot_be_told_apart_is_refused(cluster: Clust
 
 
 def test_ctrl_c_while_rows_arrive_leaves_nothing_running(cluster: Cluster) -> None:
-    boundless = {"gather_limit": GatherLimit(rows=10**9, bytes=10**12)}
+    wide = {"gather_limit": GatherLimit(rows=10**9, bytes=2**30)}
     with cluster.engine.connect() as connection:
-        with interrupted(0.2), pytest.raises(KeyboardInterrupt):
-            connection.execute(ranked(ENDLESS), execution_options=boundless)
+        press_until_it_is_noticed(
+            lambda: connection.execute(ranked(ENDLESS), execution_options=wide)
+        )
         connection.rollback()
         count = connection.scalar(select(func.count()).select_from(FEW))
 
@@ -288,12 +291,30 @@ def test_ctrl_c_outside_of_a_fan_out_leaves_a_connection_that_is_usable_or_close
     lines: list[bytes] = []
     endless = b"COPY (SELECT generate_series(1, 2000000000)) TO STDOUT"
     with psycopg.connect(urls["s0"].replace("+psycopg", ""), autocommit=True) as driver:
-        with interrupted(0.2), pytest.raises(KeyboardInterrupt):
-            CopyOut(driver, lines.extend, lambda: False).run(endless)
+        press_until_it_is_noticed(
+            lambda: CopyOut(driver, lines.extend, lambda: len(lines) > 10_000_000).run(endless)
+        )
         status = driver.info.transaction_status
 
     assert lines
     assert status in (psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.UNKNOWN)
+
+
+def press_until_it_is_noticed(work: Callable[[], object]) -> None:
+    """Press Ctrl-C while something works.
+
+    Python drops an exception that is raised while it tidies up an object; then what works comes
+    to an end of its own.
+    """
+    for _ in range(5):
+        try:
+            with interrupted(0.2):
+                work()
+        except KeyboardInterrupt:
+            return
+        except GatherLimitExceeded:
+            continue
+    pytest.fail("Ctrl-C was not noticed")
 
 
 @contextmanager
@@ -317,7 +338,7 @@ class TestRowsThatAreOnlyPutInOrder:
 
     @pytest.mark.parametrize("options", [{}, {"yield_per": 10}])
     def test_too_many_are_refused(self, cluster: Cluster, options: dict[str, int]) -> None:
-        ordered = select(FEW.c.k).order_by(FEW.c.price)
+        ordered = select(FEW.c.k).order_by(FEW.c.lasts)
         narrow = {**options, "gather_limit": GatherLimit(rows=39)}
         wide = {**options, "gather_limit": GatherLimit(rows=40)}
         with cluster.engine.connect() as connection:
@@ -330,10 +351,10 @@ class TestRowsThatAreOnlyPutInOrder:
         assert keys == list(range(40))
 
     def test_keys_that_are_too_large_are_refused(self, cluster: Cluster) -> None:
-        ordered = select(FEW.c.k).order_by(FEW.c.price)
-        limit = GatherLimit(bytes=69)
+        ordered = select(FEW.c.k).order_by(FEW.c.lasts)
+        limit = GatherLimit(bytes=319)
         with (
             cluster.engine.connect() as connection,
-            pytest.raises(GatherLimitExceeded, match="40 rows with 70 bytes of sort keys"),
+            pytest.raises(GatherLimitExceeded, match="40 rows with 320 bytes of sort keys"),
         ):
             connection.execute(ordered, execution_options={"gather_limit": limit})

@@ -197,10 +197,9 @@ def test_a_pool_whose_connection_was_lost_at_commit_is_distrusted(cluster: Clust
             assert connection.execute(select(ITEMS).where(ITEMS.c.k == keys[0])).all()
 
 
-@pytest.mark.parametrize("option", ["scater", "analyze"])
-def test_explain_refuses_options_that_it_does_not_know(cluster: Cluster, option: str) -> None:
-    with pytest.raises(ConfigurationError, match=option):
-        cluster.explain(select(ITEMS), **{option: "allow"})
+def test_explain_refuses_options_that_it_does_not_know(cluster: Cluster) -> None:
+    with pytest.raises(ConfigurationError, match="scater"):
+        cluster.explain(select(ITEMS), scater="allow")
 
 
 def _waiting_for_a_lock(cluster: Cluster, shard: str) -> int:

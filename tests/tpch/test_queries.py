@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The first one waits for the tables to be filled.
 pytestmark = pytest.mark.timeout(600)
 
-SCATTERED = {"Q2"}
+SCATTERED = {"Q2", "Q6"}
 
 every_query = pytest.mark.parametrize("name", QUERIES)
 

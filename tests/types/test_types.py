@@ -98,6 +98,9 @@ def gathered_statements(table: Table, *, is_vague: bool) -> Mapping[str, Any]:
 @every_kind
 def test_answers_are_those_of_one_database(typed_world: Typed, name: str) -> None:
     asked = statements(typed_world.table(name), is_vague=KINDS[name].is_vague)
+    if name == "regtype":
+        # PostgreSQL makes an OID of it, which each server gives another one.
+        del asked["greatest of the key"]
 
     check_answers(typed_world, name, asked)
 

@@ -25,7 +25,7 @@ def merged_in_order(m: Any) -> Any:
 
 
 def ordered_by_the_workspace(m: Any) -> Any:
-    return select(m.Book).order_by(m.Book.price.desc(), m.Book.id).limit(5)
+    return select(m.Book).order_by(func.lower(m.Book.title).desc(), m.Book.id).limit(5)
 
 
 def joined_to_rows_elsewhere(m: Any) -> Any:
