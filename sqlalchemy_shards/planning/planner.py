@@ -127,13 +127,13 @@ def _plain_select(draft: Draft) -> None:
     if isinstance(draft.statement, UpdateBase):
         return
     if not isinstance(draft.statement, Select):
-        raise Refusal("set operations over several shards are not supported yet")
+        raise Refusal("set operations compare rows of all shards")
     draft.shape = shape = _compat.select_shape(draft.statement)
     if shape.having and not (shape.group_by and draft.sources.is_key_by_key):
         raise Refusal("HAVING over several shards looks at whole groups")
     is_local = draft.sources.is_key_by_key
     if shape.distinct and not is_local and (shape.group_by or shape.distinct_on):
-        raise Refusal("DISTINCT over several shards is not supported yet")
+        raise Refusal("DISTINCT compares rows of all shards")
     if shape.extended:
         raise Refusal("clauses of syntax extensions over several shards are not supported")
     if shape.fetches_otherwise:

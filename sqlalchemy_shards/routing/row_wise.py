@@ -191,7 +191,7 @@ def _why_not_or_inside(node: Any, allowed: _Allowed) -> list[tuple[Any, _Allowed
         looks = inside._replace(functions_of_windows=True)
         return [(node.element, looks), *((child, inside) for child in parts_of_window(node))]
     if getattr(node, "operator", None) is distinct_op and not allowed.distinct:
-        return "DISTINCT over several shards is not supported yet"
+        return "DISTINCT compares rows of all shards"
     text = text_of(node)
     if text is not None and not _is_row_wise(text, text_too=allowed.text):
         return "raw SQL text is not known to be the same on every shard"
