@@ -111,6 +111,11 @@ class ColumnType(NamedTuple):
     is_deterministic: bool = False
     is_enum: bool = False
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether it is ``char(n)``, or a domain over it: blanks at the end mean nothing."""
+        return self.base in ("character", "bpchar")
+
 
 class TableColumns(NamedTuple):
     """What the shards have of a table.
@@ -180,7 +185,11 @@ def _alike(on_shards: Sequence[_OnShard]) -> dict[str, ColumnType]:
 
 
 def _ordered_by_code_point(on_shards: Sequence[_OnShard]) -> frozenset[str]:
-    ordered = [{name for name, (_, is_ordered) in each.items() if is_ordered} for each in on_shards]
+    ordered = [
+        # Blanks at the end of a char(n) do not count; those of a string of Python do.
+        {name for name, (type_, is_ordered) in each.items() if is_ordered and not type_.is_padded}
+        for each in on_shards
+    ]
     return frozenset(set.intersection(*ordered))
 
 

@@ -30,7 +30,7 @@ def is_shippable(type_: ColumnType) -> bool:
 
 def as_text(expression: Any, type_: ColumnType) -> Any:
     """SQL that writes a value as text."""
-    if type_.base in ("character", "bpchar"):
+    if type_.is_padded:
         # A cast would cut off the blanks.
         return func.textin(func.bpcharout(expression))
     text = cast(expression, Text)

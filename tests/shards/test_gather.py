@@ -42,6 +42,7 @@ from sqlalchemy_shards.errors import (
     ScatterNotAllowed,
     UnsupportedStatement,
 )
+from sqlalchemy_shards.plan import ForeignOrder
 from sqlalchemy_shards.testing.databases import ScratchDatabase
 
 if TYPE_CHECKING:
@@ -184,6 +185,15 @@ def test_rows_are_looked_up_in_a_large_table(cluster: Cluster) -> None:
         connection.rollback()
 
     assert below == list(range(1000, 1500))
+
+
+def test_padded_text_is_put_in_order_by_postgresql_each_time(cluster: Cluster) -> None:
+    statement = select(ITEMS.c.k).order_by(ITEMS.c.code, ITEMS.c.k)
+    with cluster.engine.connect() as connection:
+        found = connection.scalars(statement).all()
+
+    assert sorted(found) == list(ROWS)
+    assert isinstance(cluster.explain(statement).merge, ForeignOrder)
 
 
 def test_changes_of_the_session_are_seen(cluster: Cluster) -> None:
