@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg
 
+from sqlalchemy_shards.routing.raw_names import SEARCHES
 from sqlalchemy_shards.routing.raw_text import CONSTANT_TEXT, SIMPLE_OPERATOR
 from sqlalchemy_shards.routing.scopes import table_below
 
@@ -73,6 +75,8 @@ class ShardsCompiler(PGCompiler_psycopg):
     def visit_custom_op_binary(self, element: Any, operator: Any, **keywords: Any) -> Any:
         """Write an operator of ``op()``, which may be more than an operator."""
         self._note_operator(operator)
+        if operator.opstring in SEARCHES:
+            self._note_search(element)
         return super().visit_custom_op_binary(element, operator, **keywords)
 
     def visit_custom_op_unary_operator(self, element: Any, operator: Any, **keywords: Any) -> Any:
@@ -100,6 +104,17 @@ class ShardsCompiler(PGCompiler_psycopg):
         """Write a call of a function."""
         self.rendered_functions.add(".".join((*func.packagenames, func.name)).lower())
         return super().visit_function(func, *arguments, **keywords)
+
+    def visit_match_op_binary(self, binary: Any, operator: Any, **keywords: Any) -> Any:
+        """Write ``match()``, which calls functions of PostgreSQL's text search."""
+        self._note_search(binary)
+        self.rendered_functions.add("plainto_tsquery")
+        return super().visit_match_op_binary(binary, operator, **keywords)
+
+    def _note_search(self, binary: Any) -> None:
+        # Of plain text PostgreSQL makes words by the configuration of the database.
+        if not isinstance(binary.left.type, TSVECTOR):
+            self.rendered_functions.add("to_tsvector")
 
     def visit_insert(self, insert_stmt: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write an INSERT, whose target is written without `visit_table`."""

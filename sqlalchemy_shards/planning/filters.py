@@ -160,7 +160,10 @@ class _Walk:
             self.found[inner].append(occurrence)
         elif isinstance(inner, CTE):
             nothing: frozenset[FromClause] = frozenset()
-            names[element] = self.query(inner.element, None, nothing, nothing, is_from=True)
+            inside = self.query(inner.element, None, nothing, nothing, is_from=True)
+            # What is named inside of a recursive CTE looks like its first SELECT alone, but also
+            # shows the rows of every step.
+            names[element] = None if inner.recursive else inside
         elif isinstance(inner, Lateral):
             while isinstance(inner, (Lateral, Subquery)):
                 inner = inner.element

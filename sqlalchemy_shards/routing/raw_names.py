@@ -46,6 +46,9 @@ _CALLED_BARE: Final = frozenset(
 _ELSEWHERE_ANOTHER: Final = re.compile(r"reg\w+|oid|xid|cid|tid|money")
 """Types whose values mean something else in another database."""
 
+SEARCHES: Final = frozenset(["@@", "@@@"])
+"""Operators that make words of text, by a setting of the database."""
+
 _OVER_ROWS: Final = frozenset("distinct filter over within".split())
 _MOMENT: Final = re.compile(r"'\s*(now|today|tomorrow|yesterday)\b", re.I)
 
@@ -88,6 +91,8 @@ def raw_names(text: str) -> RawNames | None:
             return None
         else:
             chains.append(chain)
+    if any(sign in text for sign in SEARCHES):
+        functions.add("to_tsvector")
     names = frozenset(word for chain in chains for word in chain)
     return RawNames(
         names,

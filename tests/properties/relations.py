@@ -101,14 +101,18 @@ class Relations(Expressions):
         first, table = self.source(depth), self.table()
         start = self.choices.pick(of_kind(first.fields, ("int",)) or [Field(literal(1), "int")])
         conditions = [self.condition(Scope([first]), 0)]
-        base = select(
-            cast(start.expression, BigInteger).label("c0"), literal(0, Integer).label("c1")
-        )
+        # A column as it is can be seen through; its type may be another than the next step's.
+        is_cast = self.choices.chance(50)
+
+        def number(expression: Any) -> Any:
+            return cast(expression, BigInteger) if is_cast else expression
+
+        base = select(number(start.expression).label("c0"), literal(0, Integer).label("c1"))
         base = base.select_from(first.element).where(*conditions).distinct()
         walk = base.cte(recursive=True)
         numbers = of_kind(table.fields, ("int",)) or [Field(literal(1), "int")]
         tied, given = self.choices.pick(numbers), self.choices.pick(numbers)
-        step = select(cast(given.expression, BigInteger), walk.c.c1 + 1)
+        step = select(number(given.expression), walk.c.c1 + 1)
         on = tied.expression == walk.c.c0
         step = step.join_from(table.element, walk, on).where(walk.c.c1 < 2)
         is_all = self.choices.chance(30)

@@ -84,6 +84,14 @@ PRODUCTS = global_table(
         Column("code", CHAR(3)),
     )
 )
+TREE = reference_table(
+    Table(
+        "tree",
+        METADATA,
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("parent", Integer),
+    )
+)
 U, R, C, P = USERS.c, ORDERS.c, COUNTRIES.c, PRODUCTS.c
 SHARDS = 3
 
@@ -151,6 +159,9 @@ def fill(connection: Any) -> None:
             {"code": code, "rank": rank}
             for code, rank in (("in", 1), ("de", 2), ("fr", None), ("xx", 1))
         ],
+    )
+    connection.execute(
+        insert(TREE), [{"id": i, "parent": None if i == 1 else i // 2} for i in range(1, 14)]
     )
     connection.execute(
         insert(PRODUCTS), [{"id": i, "price": i / 4, "code": "ab"[: i % 3]} for i in range(10)]
@@ -267,3 +278,36 @@ class TestBesideEachOther:
 
         users = len([i for i in range(1, 61) if i % 10 and i % 7 == 3])
         check_ships(cluster, one, statement, 3 * users)
+
+
+def down(start: int) -> Any:
+    """Numbers of the nodes below one, and itself."""
+    walk = select(TREE.c.id).where(TREE.c.id == start).cte("walk", recursive=True)
+    child = TREE.alias("child")
+    return walk.union_all(select(child.c.id).join(walk, child.c.parent == walk.c.id))
+
+
+def up(start: int) -> Any:
+    """Numbers of the nodes above one, and itself."""
+    walk = select(TREE.c.id, TREE.c.parent).where(TREE.c.id == start).cte("walk", recursive=True)
+    above = TREE.alias("above")
+    step = select(above.c.id, above.c.parent).where(above.c.id == walk.c.parent)
+    return walk.union(step)
+
+
+class TestRecursion:
+    """What is named inside of a recursive CTE shows more rows than those that it begins with."""
+
+    @pytest.mark.parametrize("start", [1, 2, 13])
+    @pytest.mark.parametrize("walked", [down, up])
+    def test_every_step_of_a_walk_is_shipped(
+        self, cluster: Cluster, one: Engine, walked: Any, start: int
+    ) -> None:
+        walk = walked(start)
+        counted = select(func.count()).where(R.product.in_(select(walk.c.id)))
+        joined = select(NUMBER, walk.c.id, R.user_id).join_from(
+            USERS.join(ORDERS, U.id == R.user_id), walk, walk.c.id == R.product
+        )
+
+        for statement in (counted, joined, select(func.count()).select_from(walk)):
+            assert answers(cluster.engine, statement) == answers(one, statement)

@@ -17,7 +17,9 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
+    type_coerce,
 )
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -187,6 +189,22 @@ class TestWhatOthersWrote:
         with pytest.raises(Refusal, match=r"app\.risk\(\)"):
             planned(statement, depending=["app.risk"])
         assert planned(statement).parts
+
+    @pytest.mark.parametrize(
+        "condition", [A.c.s.match("x"), A.c.s.op("@@")(A.c.code), text("a.s @@ 'x'")]
+    )
+    def test_a_search_makes_words_as_the_database_is_set(self, condition: Any) -> None:
+        statement = select(A.c.id).where(condition).distinct()
+
+        with pytest.raises(Refusal, match=r"to_tsvector\(\)"):
+            planned(statement, depending=["to_tsvector"])
+
+    def test_words_that_are_there_are_searched_anywhere(self) -> None:
+        words = type_coerce(A.c.s, TSVECTOR)
+
+        assert planned(
+            select(A.c.id).where(words.op("@@")(A.c.code)).distinct(), depending=["to_tsvector"]
+        ).parts
 
     def test_grouping_by_text_may_be_by_the_primary_key(self) -> None:
         statement = select(A.c.s, func.count()).group_by(text("id"))
