@@ -112,6 +112,11 @@ class ColumnType(NamedTuple):
     is_enum: bool = False
 
     @property
+    def is_text(self) -> bool:
+        """Whether it is text, each character of which counts."""
+        return self.base in ("character varying", "name", "text")
+
+    @property
     def is_padded(self) -> bool:
         """Whether it is ``char(n)``, or a domain over it: blanks at the end mean nothing."""
         return self.base in ("character", "bpchar")

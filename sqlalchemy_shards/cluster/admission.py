@@ -22,6 +22,9 @@ from sqlalchemy_shards.catalog.identity import (
 from sqlalchemy_shards.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy_shards.catalog.identity import Identity
     from sqlalchemy_shards.connections.shard import Shard
     from sqlalchemy_shards.topology.shard_map import ShardMap
 
@@ -61,8 +64,28 @@ class NamelessDatabases:
             self._by_shard[shard_name] = database
 
 
+class Placements:
+    """Holds what shards have recorded against the shard map.
+
+    All of them have the same record, as a rule, so the last one that was right is remembered.
+    """
+
+    def __init__(self, shard_map: ShardMap) -> None:
+        self._shard_map = shard_map
+        self._last_right: Mapping[str, Any] | None = None
+
+    def check(self, identity: Identity) -> None:
+        """Check that rows are looked for where they were put, as `check_placement` does."""
+        if identity.placement != self._last_right:
+            check_placement(identity, self._shard_map)
+            self._last_right = identity.placement
+
+
 def admit_connections(
-    shard: Shard, identities: IdentityRegistry, nameless: NamelessDatabases, shard_map: ShardMap
+    shard: Shard,
+    identities: IdentityRegistry,
+    nameless: NamelessDatabases,
+    placements: Placements,
 ) -> None:
     """Check each connection that the shard's pool opens from now on.
 
@@ -81,7 +104,7 @@ def admit_connections(
         identity = read_identity(driver_connection)
         if identity is not None:
             identities.admit(shard.name, identity)
-            check_placement(identity, shard_map)
+            placements.check(identity)
         elif identities.of(shard.name) is not None:
             raise ConfigurationError(
                 f"the database behind shard {shard.name!r} at {shard.masked_url} has no schema "

@@ -37,7 +37,7 @@ from sqlalchemy_shards.transactions.acknowledged import Acknowledged
 from sqlalchemy_shards.transactions.commit import Coordinator
 from sqlalchemy_shards.transactions.recovery import Recovery
 
-from .admission import NamelessDatabases, admit_connections
+from .admission import NamelessDatabases, Placements, admit_connections
 from .arguments import check_kinds, check_names, existing, one_of, refuse_what_is_to_come
 from .explaining import analyze_statement, explain_statement
 from .key_lists import ROWS_WORTH_WAITING
@@ -137,10 +137,10 @@ class Cluster:
         self.workspace = _workspace_of(
             workspace, self.shards[self.global_shard], self.fan_out, self._sorting
         )
-        nameless = NamelessDatabases()
+        nameless, placements = NamelessDatabases(), Placements(shard_map)
         for shard in self.shards.values():
             instrument_engine(shard.engine)
-            admit_connections(shard, self.identities, nameless, shard_map)
+            admit_connections(shard, self.identities, nameless, placements)
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self.is_disposed = False

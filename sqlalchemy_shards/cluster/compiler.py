@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg
 
+from sqlalchemy_shards.routing.calls import name_of
 from sqlalchemy_shards.routing.raw_names import SEARCHES
 from sqlalchemy_shards.routing.raw_text import CONSTANT_TEXT, SIMPLE_OPERATOR
 from sqlalchemy_shards.routing.scopes import table_below
@@ -102,7 +103,7 @@ class ShardsCompiler(PGCompiler_psycopg):
 
     def visit_function(self, func: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write a call of a function."""
-        self.rendered_functions.add(".".join((*func.packagenames, func.name)).lower())
+        self.rendered_functions.add(name_of(func))
         return super().visit_function(func, *arguments, **keywords)
 
     def visit_match_op_binary(self, binary: Any, operator: Any, **keywords: Any) -> Any:

@@ -18,9 +18,9 @@ from psycopg.rows import scalar_row
 from psycopg.types.string import TextLoader
 
 from sqlalchemy_shards.connections.written_values import with_values
-from sqlalchemy_shards.planning.elsewhere import NOW
 from sqlalchemy_shards.planning.parts import Estimate
 
+from .moments import tell_time
 from .on_shards import on_shards
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def expected_rows(
     known = gathering.estimates.get(part)
     if known is None or known.until < now:
         work = make_work()
-        if NOW.key in work.parameters:
-            work.parameters[NOW.key] = connection.began_at()
+        tell_time(connection, [work])
         (rows,) = on_shards(connection, [work], _explained, step=ESTIMATING)
         known = gathering.estimates[part] = Estimate(rows, now + ESTIMATE_SECONDS)
     return known.rows

@@ -31,7 +31,7 @@ from .observing import AT_WORKSPACE, MERGE, RUN, SHIP
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy_shards.plan import KeyList, Merge, Shipped, SortKey
+    from sqlalchemy_shards.plan import KeyList, Merge, Shipped, SortKey, TextKey
 
     from .measured import Measured, MeasuredStep
     from .work import Dispatch
@@ -237,17 +237,10 @@ def spoken_merge(merge: Merge) -> str:
         case Concatenate(window):
             return "rows one after another" + _spoken_window(window)
         case OrderedMerge(keys, _, window):
-            names = ", ".join(
-                f"sort key {index}{' descending' if key.descending else ''}"
-                for index, key in enumerate(keys)
-            )
-            return f"k-way merge by {names}" + _spoken_window(window)
+            return f"k-way merge by {_spoken_sort_keys(keys)}" + _spoken_window(window)
         case ForeignOrder(keys, _, window):
-            spoken = ", ".join(
-                f"sort key {index}{' descending' if key.descending else ''}"
-                for index, key in enumerate(keys)
-            )
-            return f"put in order by PostgreSQL by {spoken}" + _spoken_window(window)
+            told = f"put in order by PostgreSQL by {_spoken_sort_keys(keys)}"
+            return told + _spoken_window(window)
         case AggregateRow(functions, window):
             return f"one row: {_spoken_columns(functions)}" + _spoken_window(window)
         case GroupedMerge(columns, visible, order, window):
@@ -301,6 +294,13 @@ _SPOKEN = {
 def _spoken_columns(columns: Sequence[GroupKey | Aggregate]) -> str:
     return ", ".join(
         "key" if isinstance(column, GroupKey) else _SPOKEN[column] for column in columns
+    )
+
+
+def _spoken_sort_keys(keys: Sequence[SortKey | TextKey]) -> str:
+    return ", ".join(
+        f"sort key {index}{' descending' if key.descending else ''}"
+        for index, key in enumerate(keys)
     )
 
 

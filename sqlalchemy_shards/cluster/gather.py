@@ -21,13 +21,13 @@ from sqlalchemy_shards.execution.foreign_order import order_statement
 from sqlalchemy_shards.execution.merge import windowed
 from sqlalchemy_shards.execution.shadows import Shadow
 from sqlalchemy_shards.plan import ForeignOrder, Gather, KeyList, Shipped
-from sqlalchemy_shards.planning.elsewhere import NOW
 from sqlalchemy_shards.routing.route import Reason, Route
 from sqlalchemy_shards.routing.router import route_of, vaguest
 
 from .arrival import Arrival, taken
 from .key_lists import second_stage, shipments
 from .limits import GatherLimit, asked_gather_limit, limit_exceeded
+from .moments import tell_time
 from .observing import AT_WORKSPACE, observed
 from .quoting import without_placeholders
 from .values import ExecutionValues
@@ -169,7 +169,7 @@ def answer(connection: ClusterConnection, decided: Dispatch, stream: str | None)
     assert step is not None
     parts = step.gathering.parts
     with failing_alike(connection, decided):
-        _tell_time(connection, [step, *decided.works])
+        tell_time(connection, [step, *decided.works])
     arrival = Arrival(
         [part.origin for part in parts], [len(part.columns) for part in parts], step.limit
     )
@@ -219,7 +219,7 @@ def _second_works(
         _settings(connection, first)
         encoding = connection.enlisted[first[0].shard].driver.info.encoding
         works = second_stage(step.gathering, step.waiting, arrival.parts, encoding, step.render)
-        _tell_time(connection, works)
+        tell_time(connection, works)
     return works
 
 
@@ -232,15 +232,6 @@ def failing_alike(connection: ClusterConnection, decided: Dispatch) -> Iterator[
         if not isinstance(error, ShardsError):
             connection.note_error(decided.works[0].shard, error, is_shared=True)
         raise
-
-
-def _tell_time(connection: ClusterConnection, steps: Sequence[Work | GatherStep]) -> None:
-    """Give its value to the parameter that stands for the beginning of the transaction."""
-    asking = [step for step in steps if NOW.key in step.parameters]
-    if asking:
-        moment = connection.began_at()
-        for step in asking:
-            step.parameters[NOW.key] = moment
 
 
 def in_order(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Boolean, Date, DateTime, Float, Integer, Numeric, Uuid
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.operators import distinct_op
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import NullType
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.plan import Aggregate
+from sqlalchemy_shards.routing.calls import function_of, is_distinct, name_of
 from sqlalchemy_shards.routing.row_wise import text_of, why_not_row_wise
 from sqlalchemy_shards.routing.scopes import unlabelled
 
@@ -42,22 +42,19 @@ _KNOWN: Final[Mapping[Aggregate, tuple[type[Any], ...]]] = {
 
 def aggregate_of(column: Any) -> Aggregate | None:
     """The aggregate that a column is, if its partial results can be put together."""
-    function = _without_filter(unlabelled(column))
+    function = function_of(unlabelled(column))
     if not isinstance(function, FunctionElement) or _compat.compiles_itself(function):
         return None
-    if getattr(function, "packagenames", None):
+    if is_distinct(function):
         return None
-    clauses: Any = function.clauses
-    if any(getattr(clause, "operator", None) is distinct_op for clause in clauses):
-        return None
-    name = str(getattr(function, "name", "")).lower()
+    name = name_of(function)
     return next((each for each in Aggregate if each.value == name), None)
 
 
 def arguments_of(column: Any) -> list[Any]:
     """What an aggregate looks at: its arguments, and the condition of its FILTER."""
     element = unlabelled(column)
-    function = _without_filter(element)
+    function = function_of(element)
     found = [
         clause
         for clause in function.clauses
@@ -82,12 +79,8 @@ def why_not_put_together(column: Any, function: Aggregate) -> str | None:
     known = _KNOWN.get(function)
     if known is None:
         return None
-    clauses = _without_filter(unlabelled(column)).clauses
+    clauses = function_of(unlabelled(column)).clauses
     types = [plain_type(argument) for argument in clauses]
     if all(isinstance(each, known) and not isinstance(each, Float) for each in types):
         return None
     return f"Python does not find the {function.value}() that PostgreSQL does"
-
-
-def _without_filter(element: Any) -> Any:
-    return element.func if element.__visit_name__ == "funcfilter" else element

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import TypeDecorator
+from sqlalchemy import Interval, TypeDecorator
 from sqlalchemy.sql.elements import ColumnClause
 from sqlalchemy.types import NullType
 
@@ -120,4 +120,7 @@ class Draft:
 def plain_type(expression: Any) -> Any:
     """The type of an expression as the model says it, without a decorator of the application's."""
     type_ = getattr(expression, "type", None) or NullType()
-    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    # SQLAlchemy's Interval decorates a timestamp, for databases that have no intervals.
+    while isinstance(type_, TypeDecorator) and not isinstance(type_, Interval):
+        type_ = type_.impl_instance
+    return type_

@@ -39,6 +39,7 @@ from .aggregates import (
     why_not_put_together,
 )
 from .draft import Prepared, plain_type
+from .names import columns_at_hand
 from .refusal import Refusal
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from .ordering import Ordering
 
 _GROUPABLE: Final = (*COMPARABLE, LargeBinary, String)
-_TEXTS: Final = frozenset({"character varying", "name", "text"})
 
 
 class Grouping:
@@ -163,11 +163,7 @@ def _may_be_a_column(name: str, draft: Draft) -> bool:
     """Whether PostgreSQL could take the name of a label for that of a column in the FROM list."""
     if draft.compiled.schema_translate_map:
         return True
-    compiled: Any = draft.compiled
-    names = {column.name for each in _compat.from_list(draft.statement) for column in each.c}
-    for table in compiled.rendered_tables:
-        names.update(draft.facts.columns_of(table))
-    return name in names
+    return name in columns_at_hand(draft.statement, draft.compiled, draft.facts.columns_of)
 
 
 def _key(expression: Any, draft: Draft) -> GroupKey:
@@ -209,7 +205,7 @@ def _tells_texts_apart(expression: Any, draft: Draft) -> bool:
         if is_column and not _is_deterministic(node, draft):
             return False
     known = draft.known_type(expression)
-    return known is None or known.base in _TEXTS
+    return known is None or known.is_text
 
 
 def _is_deterministic(column: Any, draft: Draft) -> bool:

@@ -33,10 +33,11 @@ from sqlalchemy.sql.operators import distinct_op
 from sqlalchemy.sql.selectable import SelectBase
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
+from sqlalchemy_shards.routing.calls import function_of, is_distinct, name_of
 from sqlalchemy_shards.routing.row_wise import TRANSPARENT
 from sqlalchemy_shards.routing.scopes import table_below
 
-from .splitting import NotSplittable, function_of, is_distinct, is_split, name_of, pieces, together
+from .splitting import NotSplittable, is_split, pieces, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Set

@@ -82,6 +82,19 @@ def names_in(statement: Any, compiled: Any) -> Names:
     )
 
 
+def columns_at_hand(
+    statement: Any, compiled: Any, columns_of: Callable[[Any], Iterable[str]]
+) -> set[str]:
+    """The names by which PostgreSQL finds a column before it looks for a label.
+
+    :param columns_of: the columns of a table, also those that its model does not have.
+    """
+    names = {column.name for each in _compat.from_list(statement) for column in each.c}
+    for table in compiled.rendered_tables:
+        names.update(columns_of(table))
+    return names
+
+
 def check_functions(names: Set[str], depending: Depending) -> None:
     """Refuse functions that may give something else at the workspace.
 

@@ -15,25 +15,26 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy import select
 from sqlalchemy.sql.elements import CollationClause, FunctionFilter
-from sqlalchemy.sql.selectable import CTE, Join, Select
+from sqlalchemy.sql.selectable import CTE, Select
 from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.catalog.expressions import Relation
 from sqlalchemy_shards.catalog.functions import DRAWN
 from sqlalchemy_shards.plan import ShippedRows
+from sqlalchemy_shards.routing.calls import function_of
 from sqlalchemy_shards.routing.row_wise import ROW_WISE_FUNCTIONS, why_not_row_wise
-from sqlalchemy_shards.routing.scopes import leaves
+from sqlalchemy_shards.routing.scopes import on_conditions
 
 from .derived import Derived, NotRewritable, check_compiled_alike
 from .elsewhere import NOW, TIMES, at_workspace
 from .gathering import check_statement
 from .heads import RELATION, Head, has_aggregate, values_in
-from .names import SYSTEM_COLUMNS, check_functions
+from .names import SYSTEM_COLUMNS, check_functions, columns_at_hand
 from .parts import Gathering, Part
 from .refusal import Refusal
 from .spelling import speller
-from .splitting import SPLIT, NotSplittable, function_of
+from .splitting import SPLIT, NotSplittable
 from .wire import is_shippable
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class _Plan:
         self.shape = shape
         self.facts = facts
         self.dialect = at_workspace(compiled.dialect)
+        self.spelled = speller(compiled)
         names = compiled.rendered_functions
         # Names that are also those of other functions say nothing.
         self.scalar = ROW_WISE_FUNCTIONS | TIMES | frozenset(facts.scalar(names))
@@ -147,6 +149,7 @@ class _Plan:
 
         :raises NotSplittable: there is none.
         """
+        self._check_names_in_group_by()
         head, _ = self._head(None)
         rows = self._rows(head)
         tables = self._tables()
@@ -177,10 +180,7 @@ class _Plan:
 
     def _head(self, types: Mapping[str, ColumnType] | None) -> tuple[Head, Any]:
         """The head: what it needs, and its SELECT."""
-        head = Head(
-            speller(self.compiled), _compat.label_meanings(self.compiled), self.scalar, types
-        )
-        self._check_names_in_group_by()
+        head = Head(self.spelled, _compat.label_meanings(self.compiled), self.scalar, types)
         head.group_by(self.shape.group_by)
         columns = _compat.column_list(self.statement)
         is_grouped = bool(self.shape.group_by or self.shape.having)
@@ -194,7 +194,7 @@ class _Plan:
         statement = select(*shown).select_from(head.relation)
         having = [head.of(each) for each in self.shape.having]
         order_by = [head.of(each) for each in self.shape.order_by]
-        group_by = [self._grouping(head, each) for each in self.shape.group_by]
+        group_by = [head.of(head.meant(each)) for each in self.shape.group_by]
         dependent = [each.shown for each in head.dependent.values()]
         if not (is_grouped or self.shape.distinct):
             raise NotSplittable("it has no groups")
@@ -202,10 +202,6 @@ class _Plan:
             raise NotSplittable("it groups by nothing that its rows hold")
         statement = statement.group_by(*group_by, *dependent).having(*having).order_by(*order_by)
         return head, self._limited(statement)
-
-    def _grouping(self, head: Head, clause: Any) -> Any:
-        """An element of GROUP BY over what is shipped."""
-        return head.of(head.meant(clause))
 
     def _limited(self, statement: Any) -> Any:
         shape = self.shape
@@ -222,14 +218,11 @@ class _Plan:
     def _rows(self, head: Head) -> Any:
         """The statement of each shard; its columns are those that the head is shown."""
         statement = self.statement
-        froms = statement.get_final_froms()
+        froms = _compat.from_list(statement)
         if not head.shipped:
             raise NotSplittable("it has no groups")
         where = [] if statement.whereclause is None else [statement.whereclause]
-        on = [
-            leaf.onclause for element in froms for leaf in leaves(element) if isinstance(leaf, Join)
-        ]
-        self._check_row_wise([*where, *on, *_inside(head)])
+        self._check_row_wise([*where, *on_conditions(froms), *_inside(head)])
         rows = select(*(each.value.label(each.shown.name) for each in head.shipped))
         rows = rows.select_from(*froms).where(*where)
         if head.grouped:
@@ -253,14 +246,7 @@ class _Plan:
             for clause in self.shape.group_by
             if clause.__visit_name__ == "textual_label_reference"
         }
-        if not names:
-            return
-        known = {
-            name for each in self.compiled.rendered_tables for name in self.facts.columns_of(each)
-        }
-        for element in self.statement.get_final_froms():
-            known.update(column.name for leaf in leaves(element) for column in leaf.c)
-        if names & known:
+        if names and names & columns_at_hand(self.statement, self.compiled, self.facts.columns_of):
             raise NotSplittable("a name in GROUP BY is also that of a column of a table")
 
     # -- what PostgreSQL is asked --

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Float, Numeric, String, TypeDecorator
+from sqlalchemy import Float, Numeric, String
 from sqlalchemy.sql.dml import Insert, UpdateBase
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.selectable import Select
@@ -29,6 +29,7 @@ from sqlalchemy_shards.plan import (
     Window,
 )
 from sqlalchemy_shards.routing.row_wise import text_of, why_not_row_wise
+from sqlalchemy_shards.routing.scopes import on_conditions
 
 from .aggregates import (
     COMPARABLE,
@@ -106,8 +107,7 @@ def _deterministic_write(draft: Draft) -> None:
     select = statement.select if isinstance(statement, Insert) else None
     if isinstance(select, Select) and not draft.sources.writes_reference:
         expressions += [select.whereclause] if select.whereclause is not None else []
-        for element in _compat.from_list(select):
-            expressions += _on_clauses(element)
+        expressions += on_conditions(_compat.from_list(select))
     conflict = _compat.post_values_clause(statement) if isinstance(statement, Insert) else None
     expressions += _compat.conflict_expressions(conflict) if conflict is not None else []
     reason = why_not_row_wise(expressions)
@@ -191,8 +191,7 @@ def _row_wise(draft: Draft) -> None:
     shape, statement = draft.shape, draft.statement
     expressions = [*shape.group_by, *shape.distinct_on]
     expressions += [statement.whereclause] if statement.whereclause is not None else []
-    for element in _compat.from_list(statement):
-        expressions += _on_clauses(element)
+    expressions += on_conditions(_compat.from_list(statement))
     if draft.grouping is not None:
         expressions += draft.grouping.row_wise_parts()
     for column in _compat.column_list(statement) if draft.aggregates else ():
@@ -230,7 +229,6 @@ def _comparable(draft: Draft) -> None:
             raise Refusal(reason)
 
 
-_TEXTS: Final = frozenset({"character", "character varying", "name", "text"})
 _ORDERED_ALIKE: Final = frozenset(
     "bigint boolean bytea date integer numeric smallint uuid".split()
 ) | {"timestamp with time zone", "timestamp without time zone"}
@@ -243,10 +241,9 @@ def _shows_distinct(draft: Draft) -> bool:
 
 def _why_not_ordered(draft: Draft, expression: Any) -> str | None:
     type_ = plain_type(expression)
-    # The model does not say what functions give, and Interval passes itself off as a timestamp.
-    is_vague = isinstance(getattr(expression, "type", None), (NullType, TypeDecorator))
-    known = draft.known_type(expression) if is_vague else None
-    if not isinstance(type_, String) and (known is None or known.base not in _TEXTS):
+    # The model does not say what functions give.
+    known = draft.known_type(expression) if isinstance(type_, NullType) else None
+    if not isinstance(type_, String) and (known is None or not known.is_text):
         if known is not None and known.base not in _ORDERED_ALIKE:
             return f"Python does not order values of type {known.base} as PostgreSQL does"
         if isinstance(type_, (*COMPARABLE, Numeric)) and not isinstance(type_, Float):
@@ -376,9 +373,3 @@ def _foreign_order(draft: Draft) -> ForeignOrder:
         visible=visible,
         window=draft.window,
     )
-
-
-def _on_clauses(element: Any) -> list[Any]:
-    if hasattr(element, "onclause"):
-        return [element.onclause, *_on_clauses(element.left), *_on_clauses(element.right)]
-    return []

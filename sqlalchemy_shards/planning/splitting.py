@@ -18,8 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, Float, Numeric, cast, func, literal_column
-from sqlalchemy.sql.elements import FunctionFilter, Grouping, UnaryExpression
-from sqlalchemy.sql.operators import distinct_op
+from sqlalchemy.sql.elements import FunctionFilter, Grouping
+
+from sqlalchemy_shards.routing.calls import function_of, is_distinct, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,25 +37,6 @@ SAME_AGAIN: Final = frozenset("bit_and bit_or bool_and bool_or every max min".sp
 
 SPLIT: Final = SAME_AGAIN | {"avg", "bit_xor", "count", "sum"}
 """Aggregates that are computed in two steps."""
-
-
-def function_of(call: Any) -> Any:
-    """The aggregate itself, of a call that may have a FILTER."""
-    return call.func if isinstance(call, FunctionFilter) else call
-
-
-def name_of(function: Any) -> str:
-    """The name of a function, with those of the packages that it is in."""
-    packages = getattr(function, "packagenames", None) or ()
-    return ".".join((*packages, str(getattr(function, "name", "")))).lower()
-
-
-def is_distinct(function: Any) -> bool:
-    """Whether an aggregate is over distinct values of its arguments."""
-    return any(
-        isinstance(each, UnaryExpression) and each.operator is distinct_op
-        for each in function.clauses
-    )
 
 
 def is_split(call: Any) -> bool:

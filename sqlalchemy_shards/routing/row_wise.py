@@ -39,6 +39,7 @@ from sqlalchemy.sql.selectable import Exists, ScalarSelect, SelectBase
 
 from sqlalchemy_shards import _compat
 
+from .calls import name_of
 from .raw_names import raw_names
 from .raw_text import CONSTANT_TEXT, SIMPLE_OPERATOR
 from .windows import parts_of_window
@@ -227,9 +228,7 @@ def _is_row_wise(text: str, *, text_too: bool) -> bool:
 
 
 def _why_not_function(function: FunctionElement[Any], allowed: _Allowed) -> str | None:
-    name = str(getattr(function, "name", type(function).__name__)).lower()
-    if getattr(function, "packagenames", ()):
-        name = ".".join((*function.packagenames, name))
+    name = name_of(function)
     is_known = (
         name in ROW_WISE_FUNCTIONS
         or (allowed.aggregates and name in AGGREGATES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Table
 from sqlalchemy.sql.elements import ClauseList, ColumnClause
-from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping
+from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -159,6 +159,13 @@ def leaves(element: FromClause) -> list[FromClause]:
     if left is None or right is None:
         return [element]
     return [element, *leaves(left), *leaves(right)]
+
+
+def on_conditions(froms: Iterable[FromClause]) -> list[Any]:
+    """What the joins in a FROM list are made by."""
+    return [
+        leaf.onclause for element in froms for leaf in leaves(element) if isinstance(leaf, Join)
+    ]
 
 
 def unlabelled(column: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ TYPED = {"json", "array", "interval", "float", "moment"}
 COLLATIONS = ("C", "POSIX", "ucs_basic", "C.utf8")
 
 
-class Expressions:
+class Expressions(ABC):
     """Composes expressions.
 
     :param turn: 0 or 1: the same statement with its first or its second values.
@@ -328,9 +329,9 @@ class Expressions:
                 conditions.append(mine.expression == self.choices.pick(theirs).expression)
         return query.where(*conditions).correlate(*inner.around())
 
+    @abstractmethod
     def inner(self, scope: Scope, depth: int) -> Scope:
         """The scope of a subquery within ``scope``."""
-        raise NotImplementedError
 
     def choosing(self, kind: str) -> None:
         """Note that one of several equal values will stand for all of them."""

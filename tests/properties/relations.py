@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Integer, Text, and_, cast, column, func, literal, select, true
@@ -145,9 +146,9 @@ class Relations(Expressions):
         keys = query.keys and [element.c[name] for name in query.keys]
         return Source(element, fields, keys)
 
+    @abstractmethod
     def query(self, depth: int, outer: Scope | None = None) -> Query:
         """A SELECT that can stand in a FROM list."""
-        raise NotImplementedError
 
     # -- several ----------------------------------------------------------------------------
 

@@ -277,6 +277,12 @@ REFUSED = [
     (select(func.row_number().over()).select_from(T), "window"),
     (select(T.c.n).order_by(func.row_number().over().label("x")), "window"),
     (select(T.c.n).where(T.c.n > func.random()), "random()"),
+    (
+        select(T.c.n).select_from(
+            T.join(R.join(R.alias("s"), R.c.n > func.random()), T.c.n == R.c.id)
+        ),
+        "random()",
+    ),
     (select(T.c.n).order_by(text("1")), "ORDER BY"),
     (select(T.c.n).order_by(R.c.n), "FROM list"),
     (select(T.c.n).limit(func.abs(3)), "LIMIT"),
