@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.properties.world import Base, shards_cluster
 
 if TYPE_CHECKING:
@@ -24,15 +24,9 @@ def topologies(servers: PostgresServers) -> Iterator[Mapping[str, Cluster]]:
     """Name -> a cluster with empty tables, which tell the planner their collations."""
     clusters = {}
     with ExitStack() as stack:
-        for number in range(servers.count):
-            servers.start(number)
         for name, count in TOPOLOGIES.items():
-            urls = {
-                f"s{number}": stack.enter_context(
-                    ScratchDatabase(servers.url(number), f"plans_{name}_s{number}")
-                ).url
-                for number in range(count)
-            }
+            shards = [f"s{number}" for number in range(count)]
+            urls = stack.enter_context(own_urls(servers, f"plans_{name}", shards, spread=True))
             cluster = clusters[name] = shards_cluster(urls)
             stack.callback(cluster.dispose)
             cluster.create_all(Base.metadata)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sqlalchemy_shards import create_cluster
 from sqlalchemy_shards.errors import UnsupportedStatement
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.properties.conditions import ITEMS, METADATA, keyspaces, rows, statements
 from tests.properties.test_answers import EXAMPLES, thorough
 from tests.properties.world import typed
@@ -46,18 +46,11 @@ class Rows(NamedTuple):
 @pytest.fixture(scope="module")
 def filled(servers: PostgresServers) -> Iterator[Rows]:
     with ExitStack() as stack:
-        for number in range(servers.count):
-            servers.start(number)
-        databases = [
-            stack.enter_context(
-                ScratchDatabase(servers.url(number % servers.count), f"conditions_{number}")
-            ).url
-            for number in range(SHARDS + 1)
-        ]
-        urls = {f"s{number}": url for number, url in enumerate(databases[:SHARDS])}
+        names = [*(f"s{number}" for number in range(SHARDS)), "one"]
+        urls = stack.enter_context(own_urls(servers, "conditions", names, spread=True))
+        one = create_engine(urls.pop("one"))
         cluster = create_cluster(urls, name="conditions", keyspaces=keyspaces())
         stack.callback(cluster.dispose)
-        one = create_engine(databases[SHARDS])
         stack.callback(one.dispose)
         cluster.create_all(METADATA)
         METADATA.create_all(one)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Integer, bindparam, case, create_engine, distinct, func, nulls_first, select
 
 from sqlalchemy_shards import create_cluster
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.properties.test_answers import thorough
 from tests.shards.aggregated import ITEMS, LINES, Both
 
@@ -55,15 +55,12 @@ SELECT (SELECT avg(v) FROM rows)::text, (SELECT sum(s) / nullif(sum(c), 0) FROM 
 @pytest.fixture(scope="module")
 def both(servers: PostgresServers) -> Iterator[Both]:
     """Three shards and one plain database, in one server, with the same rows."""
-    servers.start(0)
     with ExitStack() as stack:
-        urls = [
-            stack.enter_context(ScratchDatabase(servers.url(0), f"groups_{number}")).url
-            for number in range(4)
-        ]
-        cluster = create_cluster({f"s{n}": url for n, url in enumerate(urls[:3])}, name="groups")
+        urls = stack.enter_context(own_urls(servers, "partial_groups", ("s0", "s1", "s2", "one")))
+        one_url = urls.pop("one")
+        cluster = create_cluster(urls, name="groups")
         stack.callback(cluster.dispose)
-        plain = create_engine(urls[3])
+        plain = create_engine(one_url)
         stack.callback(plain.dispose)
         found = Both(cluster, plain)
         found.fill()

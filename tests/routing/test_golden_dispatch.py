@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sqlalchemy_shards import create_cluster, errors
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.observing import told
 from tests.routing.golden import NAMES, Case, cases, meant
 from tests.routing.world import GLOBAL_SHARD, SHARDS, keyspaces
@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 def cluster(servers: PostgresServers) -> Iterator[Cluster]:
     """Six empty databases: no statement is run."""
     with ExitStack() as stack:
-        for number in range(servers.count):
-            servers.start(number)
-        urls = {
-            name: stack.enter_context(
-                ScratchDatabase(servers.url(number % servers.count), f"golden_{name}")
-            ).url
-            for number, name in enumerate(SHARDS)
-        }
+        urls = stack.enter_context(own_urls(servers, "golden", SHARDS, spread=True))
         cluster = create_cluster(urls, keyspaces=keyspaces(), global_shard=GLOBAL_SHARD)
         stack.callback(cluster.dispose)
         yield cluster

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sqlalchemy_shards import create_cluster
-from sqlalchemy_shards.testing.databases import ScratchDatabase
 from sqlalchemy_shards.topology.generated_id import FIRST_MILLISECOND, IdParts, id_of
+from tests.databases import own_urls
 from tests.routing import world
 from tests.routing.golden import cases
 from tests.routing.test_golden_routes import FILES
@@ -31,14 +31,7 @@ YEARS = (1, 1899, 1900, 1901, 1920, 1949, 1950, 1970, 1971, 1999, 2000, 2001, 20
 @pytest.fixture(scope="module")
 def filled(servers: PostgresServers) -> Iterator[Cluster]:
     with ExitStack() as stack:
-        for number in range(servers.count):
-            servers.start(number)
-        urls = {
-            name: stack.enter_context(
-                ScratchDatabase(servers.url(number % servers.count), f"golden_rows_{name}")
-            ).url
-            for number, name in enumerate(world.SHARDS)
-        }
+        urls = stack.enter_context(own_urls(servers, "golden_rows", world.SHARDS, spread=True))
         cluster = create_cluster(urls, keyspaces=world.keyspaces(), global_shard=world.GLOBAL_SHARD)
         stack.callback(cluster.dispose)
         cluster.create_all(world.Base.metadata)

@@ -29,7 +29,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
 from sqlalchemy_shards import ReferenceMixin, ShardKeyMixin, create_cluster
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,21 +118,17 @@ class Both(NamedTuple):
 @pytest.fixture(scope="module")
 def both(servers: PostgresServers) -> Iterator[Both]:
     with ExitStack() as stack:
-        for number in range(servers.count):
-            servers.start(number)
-        urls = [
-            stack.enter_context(ScratchDatabase(servers.url(number % 4), f"failures_{number}")).url
-            for number in range(5)
-        ]
-        for url in urls:
+        names = ("s0", "s1", "s2", "s3", "one")
+        urls = stack.enter_context(own_urls(servers, "failures", names, spread=True))
+        for url in urls.values():
             engine = create_engine(url)
             with engine.begin() as connection:
                 has_icu = connection.scalar(text(HAS_ICU))
                 connection.execute(text(CASELESS if has_icu else BYTEWISE))
             engine.dispose()
-        cluster = create_cluster({f"s{number}": url for number, url in enumerate(urls[:4])})
+        one = create_engine(urls.pop("one"))
+        cluster = create_cluster(urls)
         stack.callback(cluster.dispose)
-        one = create_engine(urls[4])
         stack.callback(one.dispose)
         cluster.create_all(Base.metadata)
         Base.metadata.create_all(one)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -43,7 +42,7 @@ from sqlalchemy_shards.errors import (
     UnsupportedStatement,
 )
 from sqlalchemy_shards.plan import ForeignOrder
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,15 +91,8 @@ ROWS = range(1, 41)
 @pytest.fixture(scope="module")
 def urls(servers: PostgresServers) -> Iterator[dict[str, str]]:
     """Four databases of this module alone, in one server."""
-    servers.start(0)
-    with ExitStack() as stack:
-        yield {
-            f"s{number}": stack.enter_context(
-                ScratchDatabase(servers.url(0), f"gather_{number}")
-            ).url
-            for number in range(4)
-        }
-        servers.start(0)
+    with own_urls(servers, "gather", ("s0", "s1", "s2", "s3")) as urls:
+        yield urls
 
 
 @pytest.fixture(scope="module")

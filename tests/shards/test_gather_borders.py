@@ -6,7 +6,7 @@ changed on its way.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ from sqlalchemy.types import UserDefinedType
 
 from sqlalchemy_shards import create_cluster, shard_table
 from sqlalchemy_shards.errors import UnsupportedStatement
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,14 +107,8 @@ IDS = range(1, 13)
 
 @pytest.fixture(scope="module")
 def urls(servers: PostgresServers) -> Iterator[dict[str, str]]:
-    servers.start(0)
-    with ExitStack() as stack:
-        names = ("s0", "s1", "s2", "one")
-        yield {
-            name: stack.enter_context(ScratchDatabase(servers.url(0), f"borders_{name}")).url
-            for name in names
-        }
-        servers.start(0)
+    with own_urls(servers, "borders", ("s0", "s1", "s2", "one")) as urls:
+        yield urls
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy_shards import GatherLimit, Timeouts, create_cluster, shard_table
 from sqlalchemy_shards.connections.copying import CopyOut
 from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,15 +71,8 @@ SECONDS_MAX = 60
 @pytest.fixture(scope="module")
 def urls(servers: PostgresServers) -> Iterator[dict[str, str]]:
     """Four databases of this module alone, in one server."""
-    servers.start(0)
-    with ExitStack() as stack:
-        yield {
-            f"s{number}": stack.enter_context(
-                ScratchDatabase(servers.url(0), f"limits_{number}")
-            ).url
-            for number in range(4)
-        }
-        servers.start(0)
+    with own_urls(servers, "limits", ("s0", "s1", "s2", "s3")) as urls:
+        yield urls
 
 
 @pytest.fixture(scope="module")

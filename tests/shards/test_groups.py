@@ -36,7 +36,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy_shards import create_cluster
 from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.plan import Concatenate, GroupedMerge, OrderedMerge, Tier
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.shards.grouped import KEYED, METADATA, ORDERS, PAIRS, PEOPLE, PLACES, keyspaces, rows
 
 if TYPE_CHECKING:
@@ -90,15 +90,9 @@ class Both:
 
 @pytest.fixture(scope="module")
 def both(servers: PostgresServers) -> Iterator[Both]:
-    for number in range(servers.count):
-        servers.start(number)
     with ExitStack() as stack:
-        urls = {
-            name: stack.enter_context(
-                ScratchDatabase(servers.url(number % servers.count), f"groups_{name}")
-            ).url
-            for number, name in enumerate(("s0", "s1", "s2", "s3", "one"))
-        }
+        names = ("s0", "s1", "s2", "s3", "one")
+        urls = stack.enter_context(own_urls(servers, "groups", names, spread=True))
         one = create_engine(urls.pop("one"))
         cluster = create_cluster(urls, name="groups", keyspaces=keyspaces())
         stack.callback(cluster.dispose)

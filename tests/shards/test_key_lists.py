@@ -5,7 +5,6 @@ How many rows came is told by the limit: so many are allowed, one less is not.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,7 @@ from sqlalchemy_shards import GatherLimit, create_cluster, global_table, shard_t
 from sqlalchemy_shards.cluster.observing import SHIP
 from sqlalchemy_shards.errors import GatherLimitExceeded
 from sqlalchemy_shards.plan import Gather
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -122,16 +121,8 @@ G, S, W, T = GOODS.c, SALES.c, WISHES.c, TICKETS.c
 @pytest.fixture(scope="module")
 def databases(servers: PostgresServers) -> Iterator[Mapping[str, str]]:
     """Three shards on servers of their own, and one database with the rows of all."""
-    numbers = {name: number for number, name in enumerate(SHARDS)}
-    for number in numbers.values():
-        servers.start(number)
-    with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(ScratchDatabase(servers.url(number), f"key_lists_{name}")).url
-            for name, number in {**numbers, "one": 0}.items()
-        }
-        for number in numbers.values():
-            servers.start(number)
+    with own_urls(servers, "key_lists", [*SHARDS, "one"], spread=True) as urls:
+        yield urls
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from sqlalchemy_shards import GatherLimit, create_cluster
 from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.shards.aggregated import ITEMS, KINDS, LINES, OTHERS, Both
 
 if TYPE_CHECKING:
@@ -43,17 +43,13 @@ ITEM, LINE = ITEMS.c, LINES.c
 @pytest.fixture(scope="module")
 def both(servers: PostgresServers) -> Iterator[Both]:
     """Four shards and one plain database, in one server, with the same rows."""
-    servers.start(0)
     with ExitStack() as stack:
-        urls = [
-            stack.enter_context(ScratchDatabase(servers.url(0), f"partial_{number}")).url
-            for number in range(5)
-        ]
-        cluster = create_cluster(
-            {f"s{number}": url for number, url in enumerate(urls[:4])}, name="partial"
-        )
+        names = ("s0", "s1", "s2", "s3", "one")
+        urls = stack.enter_context(own_urls(servers, "partial", names))
+        one_url = urls.pop("one")
+        cluster = create_cluster(urls, name="partial")
         stack.callback(cluster.dispose)
-        plain = create_engine(urls[4])
+        plain = create_engine(one_url)
         stack.callback(plain.dispose)
         found = Both(cluster, plain)
         found.fill()

@@ -5,7 +5,6 @@ How many rows came is told by the limit: so many are allowed, one less is not.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,7 +36,7 @@ from sqlalchemy_shards import (
     shard_table,
 )
 from sqlalchemy_shards.errors import GatherLimitExceeded
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,14 +98,9 @@ SHARDS = 3
 @pytest.fixture(scope="module")
 def databases(servers: PostgresServers) -> Iterator[Mapping[str, str]]:
     """Three shards, and one database with the rows of all, in one server."""
-    servers.start(0)
-    with ExitStack() as stack:
-        names = [*(f"s{number}" for number in range(SHARDS)), "one"]
-        yield {
-            name: stack.enter_context(ScratchDatabase(servers.url(0), f"partners_{name}")).url
-            for name in names
-        }
-        servers.start(0)
+    names = [*(f"s{number}" for number in range(SHARDS)), "one"]
+    with own_urls(servers, "partners", names) as urls:
+        yield urls
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from sqlalchemy_shards.testing.databases import ScratchDatabase
 from tests.benchmarks.memory import SHARDS, fill, streamed
+from tests.databases import own_urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +20,8 @@ ROWS = 100_000
 
 @pytest.fixture(scope="module")
 def urls(servers: PostgresServers) -> Iterator[dict[str, str]]:
-    servers.start(0)
-    with ExitStack() as stack:
-        yield {
-            f"s{number}": stack.enter_context(
-                ScratchDatabase(servers.url(0), f"streamed_{number}")
-            ).url
-            for number in range(SHARDS)
-        }
-        servers.start(0)
+    with own_urls(servers, "streamed", [f"s{number}" for number in range(SHARDS)]) as urls:
+        yield urls
 
 
 @pytest.mark.parametrize(("kind", "megabytes"), [("merged", 4), ("gathered", 16)])

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from sqlalchemy_shards import create_cluster
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.tpch.data import fill_cluster, fill_database, generated
 
 if TYPE_CHECKING:
@@ -36,16 +36,10 @@ class Tpch:
 def tpch(servers: PostgresServers) -> Iterator[Tpch]:
     """Filled once; nobody changes it."""
     with ExitStack() as stack:
-        for number in range(servers.count):
-            servers.start(number)
-        urls = {
-            f"s{number}": stack.enter_context(
-                ScratchDatabase(servers.url(number), f"tpch_s{number}")
-            ).url
-            for number in range(servers.count)
-        }
-        database = stack.enter_context(ScratchDatabase(servers.url(0), "tpch_one"))
-        one = create_engine(database.url)
+        shards = [f"s{number}" for number in range(servers.count)]
+        urls = stack.enter_context(own_urls(servers, "tpch", shards, spread=True))
+        one_url = stack.enter_context(own_urls(servers, "tpch", ["one"]))["one"]
+        one = create_engine(one_url)
         stack.callback(one.dispose)
         cluster = create_cluster(urls, name="tpch")
         stack.callback(cluster.dispose)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, make_url
 
 from sqlalchemy_shards import create_cluster, shard_table
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.types.kinds import KINDS, SETUP
 
 if TYPE_CHECKING:
@@ -47,22 +47,16 @@ class Typed:
 def typed_world(servers: PostgresServers) -> Iterator[Typed]:
     """Filled once for each module; nobody changes it."""
     with ExitStack() as stack:
-        for number in range(servers.count):
-            servers.start(number)
-        urls = {
-            f"s{number}": stack.enter_context(
-                ScratchDatabase(servers.url(number), f"types_s{number}")
-            ).url
-            for number in range(SHARDS)
-        }
-        database = stack.enter_context(ScratchDatabase(servers.url(0), "types_one"))
-        missing = _prepare([database.url, *urls.values()])
-        one = create_engine(database.url)
+        shards = [f"s{number}" for number in range(SHARDS)]
+        urls = stack.enter_context(own_urls(servers, "types", shards, spread=True))
+        one_url = stack.enter_context(own_urls(servers, "types", ["one"]))["one"]
+        missing = _prepare([one_url, *urls.values()])
+        one = create_engine(one_url)
         stack.callback(one.dispose)
         cluster = create_cluster(urls, name="types")
         stack.callback(cluster.dispose)
         world = Typed(cluster, one, _tables(), missing)
-        _fill(world, database.url, urls)
+        _fill(world, one_url, urls)
         yield world
 
 

@@ -34,7 +34,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_col
 
 from sqlalchemy_shards import ShardedSession, ShardKeyMixin, create_cluster
 from sqlalchemy_shards.errors import UnsupportedStatement
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.types.answers import answer
 
 if TYPE_CHECKING:
@@ -154,13 +154,9 @@ CREATE FUNCTION upto(n int) RETURNS SETOF int IMMUTABLE LANGUAGE sql
 def filled(servers: PostgresServers) -> Iterator[Things]:
     """The same objects in one database and on three shards."""
     with ExitStack() as stack:
-        urls = {}
-        for number in range(3):
-            servers.start(number)
-            database = ScratchDatabase(servers.url(number), f"things_s{number}")
-            urls[f"s{number}"] = stack.enter_context(database).url
-        database = stack.enter_context(ScratchDatabase(servers.url(0), "things_one"))
-        one = create_engine(database.url)
+        names = ("s0", "s1", "s2", "one")
+        urls = stack.enter_context(own_urls(servers, "things", names, spread=True))
+        one = create_engine(urls.pop("one"))
         stack.callback(one.dispose)
         cluster = create_cluster(urls, name="things")
         stack.callback(cluster.dispose)

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from sqlalchemy_shards import create_cluster
-from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import own_urls
 from tests.shards.mapping.worlds import Saying
 from tests.shards.results.library import fill, make_models
 from tests.shards.results.same import Same
@@ -32,13 +32,8 @@ DECLARED = make_models(Saying(is_declared=True))
 @pytest.fixture(scope="session")
 def _libraries(servers: PostgresServers) -> Iterator[dict[str, str]]:
     """URLs of five databases with the library's rows: one has all of them, four have a part."""
-    numbers = {"one": 0, **{name: number for number, name in enumerate(SHARDS)}}
     with ExitStack() as stack:
-        _start_all(servers)
-        urls = {
-            name: stack.enter_context(ScratchDatabase(servers.url(number), f"results_{name}")).url
-            for name, number in numbers.items()
-        }
+        urls = stack.enter_context(own_urls(servers, "results", [*SHARDS, "one"], spread=True))
         for names in (["one"], SHARDS):
             cluster = create_cluster({name: urls[name] for name in names}, name="library")
             stack.callback(cluster.dispose)
@@ -46,7 +41,6 @@ def _libraries(servers: PostgresServers) -> Iterator[dict[str, str]]:
             with Session(cluster.engine) as session, session.begin():
                 fill(session, DECLARED)
         yield urls
-        _start_all(servers)
 
 
 @pytest.fixture(scope="module")
