@@ -122,9 +122,7 @@ def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Rout
     try:
         prepared = plan.prepared(compiled, around.facts)
     except Refusal as refusal:
-        decided = _gathered(given, plan, around, route, refusal)
-        decided.obstacle = refusal.reason
-        return decided
+        return _gathered(given, plan, around, route, refusal)
     values = context_values(given, plan)
     works = _works(given, plan, around, route, values, prepared.rewritten)
     decided = Dispatch(works, route, prepared.scatter.merge, values.parameters, writes)
@@ -179,7 +177,9 @@ def _gathered(
         gathering = plan.gathering(given, around)
     except Refusal as reason:
         raise unsupported(reason, given.sql, route.reason) from None
-    return gathered(given, gathering, around, route)
+    decided = gathered(given, gathering, around, route)
+    decided.obstacle = refusal.reason
+    return decided
 
 
 def gather_instead(
@@ -195,9 +195,7 @@ def gather_instead(
     refusal = Refusal("its rows cannot be merged")
     if is_for_good:
         plan.refuse_merge(refusal)
-    decided = _gathered(given, plan, around, route, refusal)
-    decided.obstacle = refusal.reason
-    return decided
+    return _gathered(given, plan, around, route, refusal)
 
 
 def unsupported(refusal: Refusal, sql: str, reason: Reason) -> UnsupportedStatement:
