@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
 MINORS = range(10, 14)
 ON_OLDEST = ["lowest"]
-ON_NEWEST = ["highest", "fuzz", "faults", "lint", "types", "arch", "docs", "quickstart", "bench"]
+ON_NEWEST = [
+    "highest",
+    "asyncio",
+    "fuzz",
+    "faults",
+    "lint",
+    "types",
+    "arch",
+    "docs",
+    "quickstart",
+    "bench",
+]
 
 
 @impl

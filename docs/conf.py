@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from pygments.lexers.sql import PostgresLexer
@@ -26,6 +27,9 @@ autodoc_typehints_format = "short"
 autoclass_content = "class"
 python_use_unqualified_type_names = True
 add_module_names = False
+
+# Sphinx shows what is logged, and Alembic logs its plug-ins while they are imported.
+logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 html_theme = "furo"
 html_title = "sqlalchemy_shards"

@@ -100,6 +100,12 @@ class UnknownShard(RoutingError):
     """A shard was named that the cluster does not have, or a key maps to none."""
 
 
+class RowRefused(ShardsError):
+    """A row that was given in bulk cannot be stored. ``row`` is its number, from 1."""
+
+    row: int | None = None
+
+
 class UnsupportedStatement(ShardsError):
     """The statement cannot be answered over several shards exactly as one PostgreSQL would."""
 
@@ -114,6 +120,21 @@ class ShardKeyChanged(ShardsError):
 
 class TransactionAborted(ShardsError):
     """The transaction was rolled back on every shard. Nothing of it was committed."""
+
+
+class SnapshotsDiffer(TransactionAborted):
+    """Snapshots of several shards did not come to show the same; nothing of the transaction ran.
+
+    :param shards: names of the shards that do not show yet what others show.
+    """
+
+    is_retryable = True
+
+    def __init__(
+        self, problem: str, advice: str, *, shards: Sequence[str], gid: str | None = None
+    ) -> None:
+        super().__init__(problem, advice, shard=shards[0], gid=gid)
+        self.shards = tuple(shards)
 
 
 class TransactionInDoubt(ShardsError):
@@ -148,8 +169,28 @@ class TransactionOutcomeUnknown(TransactionInDoubt):
     """
 
 
+class MigrationFailed(ShardsError):
+    """Some shard could not be migrated, or had no turn because another could not.
+
+    :param report: what became of each shard, a `MigrationReport`.
+    """
+
+    def __init__(self, problem: str, advice: str, *, report: Any) -> None:
+        super().__init__(problem, advice)
+        self.report = report
+
+
 class ShardUnavailable(ShardsError):
     """A shard cannot be reached. Nothing was committed by the call that raised this."""
+
+    is_retryable = True
+
+
+class MigrationBlocked(ShardsError):
+    """A shard was not migrated, since another migration or a long transaction is in the way.
+
+    What had been begun there was rolled back; revisions that were committed before stay.
+    """
 
     is_retryable = True
 

@@ -177,6 +177,7 @@ class ShippedRows(enum.Enum):
     GROUPS = "one row per group"
     DISTINCT = "distinct rows"
     TOTALS = "one row per shard"
+    FIRST = "the first rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +194,40 @@ class Shipped:
     shards: tuple[str, ...]
 
 
+class KeyChoice(enum.Enum):
+    """How keys come to the shards whose rows they choose, or why they do not."""
+
+    SHIPPED_FIRST = "the shard with the keys ships first"
+    ASKED_FIRST = "the keys are asked for first"
+    TOO_MANY = "there are too many keys"
+    TOO_FEW_ROWS = "too few rows could be left out"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyList:
-    """Shards that wait for keys, and ship only rows with one of them.
+    """Shards that could ship only rows with one of some keys.
 
     :param origin: what their rows are read from.
     :param keys_origin: what the keys are read from.
-    :param keys_shard: the shard that ships the keys.
+    :param keys_shards: the shards that have the keys.
     :param expected_rows: what one shard expects to ship without them.
+    :param expected_keys: how many keys are expected, of all shards; None: they come anyway.
+    :param expected_with_keys: what one shard expects to ship with them.
     """
 
     origin: str
     shards: tuple[str, ...]
     keys_origin: str
-    keys_shard: str
+    keys_shards: tuple[str, ...]
     expected_rows: int
+    choice: KeyChoice = KeyChoice.SHIPPED_FIRST
+    expected_keys: int | None = None
+    expected_with_keys: int | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the keys are given to the shards."""
+        return self.choice in (KeyChoice.SHIPPED_FIRST, KeyChoice.ASKED_FIRST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +242,19 @@ class Gather:
     head: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The rows that the SELECT of an INSERT gives are read, and inserted where they belong.
+
+    :param into: all copies of a reference table, the shards of the rows' keys, or one shard.
+    """
+
+    into: str
+
+
 Merge: TypeAlias = (
     "Concatenate | OrderedMerge | ForeignOrder | AggregateRow | GroupedMerge | SumOfCounts"
-    " | GivenOrder | FirstCopy | Gather"
+    " | GivenOrder | FirstCopy | Gather | Moved"
 )
 
 

@@ -30,6 +30,12 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin what takes longest first, so that the workers of pytest-xdist end together."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[PostgresServers]:
     """Four PostgreSQL servers; `servers.stop(i)`, `.kill(i)`, `.start(i)`, `.version`."""

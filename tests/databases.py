@@ -1,9 +1,12 @@
-"""Databases of one module's own, for clusters and the one database that they are held against."""
+"""Databases of one module's own, and SQL that is run beside SQLAlchemy."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from sqlalchemy import make_url
 
 from sqlalchemy_shards.testing.databases import ScratchDatabase
 
@@ -32,3 +35,21 @@ def own_urls(
         }
         for number in used:
             servers.start(number)
+
+
+def libpq_url(url: str) -> str:
+    """The same URL as psycopg takes it, without SQLAlchemy."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    """A connection in autocommit mode, without SQLAlchemy."""
+    # Never prepared: a query may be several statements.
+    return psycopg.connect(libpq_url(url), autocommit=True, prepare_threshold=None)
+
+
+def ask(url: str, query: str) -> list[tuple[Any, ...]]:
+    """Run SQL over a connection of its own."""
+    with connect(url) as connection:
+        cursor = connection.execute(query.encode())
+        return cursor.fetchall() if cursor.description else []

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sqlalchemy_shards.cluster.work import Dispatch
+    from sqlalchemy_shards.cluster.dispatch.work import Dispatch
 
 
 class Decisions:

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy_shards.cluster.dialect import ShardsDialect
+from sqlalchemy_shards.cluster.dispatch.values import ExecutionValues
 from sqlalchemy_shards.cluster.plans import PlanCache
-from sqlalchemy_shards.cluster.values import ExecutionValues
 from sqlalchemy_shards.routing.router import Territory, route_of
 from sqlalchemy_shards.topology.shard_map import ShardMap
 
@@ -42,7 +42,8 @@ def routed(
     """
     dialect = ShardsDialect()
     facts = SimpleNamespace(
-        orders_by_code_point=lambda column: byte_order and column.type.collation == "C"
+        lacks_columns=lambda table: False,
+        orders_by_code_point=lambda column: byte_order and column.type.collation == "C",
     )
     plans = PlanCache(dialect, undeclared_is_global=False, facts=facts)
     compiled = statement.compile(dialect=dialect)

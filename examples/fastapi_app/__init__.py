@@ -1,5 +1,6 @@
-"""A wallet as a FastAPI application: `fastapi run` or `uvicorn examples.fastapi_app:app`."""
+"""A wallet as a FastAPI application: `uvicorn examples.fastapi_app:app`, or `:async_app`."""
 
 from .app import app
+from .async_app import app as async_app
 
-__all__ = ["app"]
+__all__ = ["app", "async_app"]

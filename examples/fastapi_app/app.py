@@ -7,12 +7,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, PositiveInt
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload, sessionmaker
@@ -21,6 +19,7 @@ from sqlalchemy_shards import Cluster, ShardedSession
 from sqlalchemy_shards.errors import ShardsError, TransactionInDoubt
 
 from .models import Account, Base, Entry
+from .schemas import Book, NewAccount, Page, Transfer
 
 SHARDS_FILE = Path(__file__).parent / "shards.toml"
 
@@ -50,39 +49,6 @@ def get_session(request: Request) -> Iterator[ShardedSession]:
 
 
 Session = Annotated[ShardedSession, Depends(get_session)]
-
-
-class NewAccount(BaseModel):
-    owner: str
-    cents: int = 0
-
-
-class Transfer(BaseModel):
-    id: UUID  # chosen by the client, so that a transfer that is sent twice is booked once
-    payer: str
-    payee: str
-    cents: PositiveInt
-
-
-class Line(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-    transfer: UUID
-    cents: int
-
-
-class Book(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-    owner: str
-    cents: int
-    entries: list[Line]
-
-
-class Page(BaseModel):
-    owners: list[str]
-    total: int
-    cents: int
 
 
 @app.post("/accounts", status_code=201)

@@ -6,9 +6,11 @@ from uuid import uuid4
 
 import pytest
 
-from sqlalchemy_shards import ShardedSession
+from sqlalchemy_shards import AsyncShardedSession, ShardedSession
 
-from .app import app, get_session
+from . import app as with_threads
+from .app import get_session
+from .async_app import get_session as get_async_session
 from .models import Account
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ def cents_of(client: TestClient, owner: str) -> int:
     return cents
 
 
-def test_accounts_live_on_all_shards() -> None:
-    shards = {app.state.cluster.shard_for(Account, owner) for owner in OWNERS}
+def test_accounts_live_on_all_shards(client: TestClient) -> None:
+    shards = {client.app.state.cluster.shard_for(Account, owner) for owner in OWNERS}
 
     assert shards == {"s0", "s1", "s2", "s3"}
 
@@ -85,13 +87,16 @@ def test_money_is_neither_made_nor_lost_by_many_at_once(client: TestClient) -> N
 
 
 def test_an_error_of_the_cluster_says_whether_to_try_again(client: TestClient) -> None:
+    app = client.app
+    is_sync = app is with_threads
     strict = app.state.cluster.engine.execution_options(scatter="refuse")
-    with ShardedSession(bind=strict) as session:
-        app.dependency_overrides[get_session] = lambda: session
-        try:
-            answers = [client.get(path) for path in ("/accounts", "/accounts/ann")]
-        finally:
-            app.dependency_overrides.clear()
+    session = ShardedSession(bind=strict) if is_sync else AsyncShardedSession(bind=strict)
+    app.dependency_overrides[get_session if is_sync else get_async_session] = lambda: session
+    try:
+        answers = [client.get(path) for path in ("/accounts", "/accounts/ann")]
+    finally:
+        app.dependency_overrides.clear()
+        session.close() if is_sync else client.portal.call(session.close)
 
     assert [answer.status_code for answer in answers] == [503, 200]
     assert answers[0].json() == {"detail": {"shard": None, "retry": False}}

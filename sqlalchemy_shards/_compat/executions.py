@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import BindParameter
     from sqlalchemy.types import TypeEngine
 
+driver_connection: Final = attrgetter("_dbapi_connection.dbapi_connection")
+"""The DBAPI connection of an execution's context: by C code, as it is asked for each statement."""
+
 
 def raw_parameters(context: DefaultExecutionContext) -> Mapping[str, Any]:
     """Bind name -> value before bind processing, of the first parameter set of an execution.
 
     Expanding and literal-execute parameters are popped from ``compiled_parameters`` once they
-    were rendered; here expanding ones stand under their own names again, as lists. The values of
-    literal-execute ones are not kept anywhere, so they are missing.
+    were rendered; here expanding ones stand under their own names again, as lists, and
+    literal-execute ones as `WithRendered` has kept them.
     """
     compiled: Any = context.compiled
+    given: Any = context.compiled_parameters[0]
     if not compiled.post_compile_params and not compiled.literal_execute_params:
-        return context.compiled_parameters[0]
-    values = dict(context.compiled_parameters[0])
+        return given  # type: ignore[no-any-return]
+    values = dict(given)
+    values.update(given.rendered if isinstance(given, WithRendered) else {})
     for name, names in context._expanded_parameters.items():
         bind = compiled.binds[name]
         parts = [values.pop(part) for part in names]
@@ -33,6 +39,17 @@ def raw_parameters(context: DefaultExecutionContext) -> Mapping[str, Any]:
             parts = [tuple(parts[i : i + width]) for i in range(0, len(parts), width)]
         values[name] = parts
     return values
+
+
+class WithRendered(dict[str, Any]):
+    """Values of parameters, which keeps those that SQLAlchemy takes out to render them into SQL.
+
+    :param names: of these.
+    """
+
+    def __init__(self, values: Mapping[str, Any], names: Iterable[str]) -> None:
+        super().__init__(values)
+        self.rendered = {name: values[name] for name in names if name in values}
 
 
 def is_expanding(bind: BindParameter[Any]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import Select
+
+from sqlalchemy_shards.sql_text import is_comment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,18 +17,30 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import BindParameter, ColumnElement
     from sqlalchemy.sql.selectable import CompoundSelect, FromClause, Values
+    from sqlalchemy.types import TypeEngine
 
 
 def core_statement(compiled: SQLCompiler) -> ClauseElement:
     """The Core statement that was compiled: an ORM statement after the ORM has worked on it."""
-    statement: Any = getattr(compiled.compile_state, "statement", None)
+    statement: Any = getattr(_state(compiled), "statement", None)
     return statement if statement is not None else cast("ClauseElement", compiled.statement)
+
+
+def _state(compiled: SQLCompiler) -> Any:
+    outermost = getattr(compiled, "outermost", None)
+    return compiled.compile_state if outermost is None else outermost
 
 
 def is_refresh(compiled: SQLCompiler) -> bool:
     """Whether a SELECT loads attributes of one object that the session holds."""
     options = getattr(compiled.compile_state, "compile_options", None)
     return bool(getattr(options, "_for_refresh_state", False))
+
+
+def checking_versions() -> Mapping[str, Any]:
+    """Execution options that hold loaded rows against the versions of objects that are there, as
+    ``get(with_for_update=True)`` does."""
+    return {"_sa_orm_load_options": QueryContext.default_load_options + {"_version_check": True}}
 
 
 def is_loaders(compiled: SQLCompiler) -> bool:
@@ -117,11 +131,12 @@ class SelectShape(NamedTuple):
     distinct: bool
     distinct_on: tuple[ColumnElement[Any], ...]
     for_update: bool
+    skips_locked: bool
     independent_ctes: tuple[Any, ...]
     embellished: bool
     """It has prefixes, suffixes or statement hints: raw text that cannot be looked into."""
     extended: bool
-    """It has clauses of syntax extensions, such as DISTINCT ON of SQLAlchemy 2.1."""
+    """It has clauses of syntax extensions but DISTINCT ON, which is one in SQLAlchemy 2.1."""
 
 
 def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
@@ -135,26 +150,32 @@ def select_shape(select: Select[Any] | CompoundSelect[Any]) -> SelectShape:
         group_by=tuple(select._group_by_clauses),
         having=tuple(getattr(select, "_having_criteria", ())),
         distinct=bool(getattr(select, "_distinct", False) or getattr(select, "_distinct_on", ())),
-        distinct_on=tuple(getattr(select, "_distinct_on", ())),
+        distinct_on=tuple(getattr(select, "_distinct_on", ())) or _picked_by(select),
         for_update=select._for_update_arg is not None,
+        skips_locked=bool(getattr(select._for_update_arg, "skip_locked", False)),
         independent_ctes=tuple(select._independent_ctes),
         embellished=is_embellished(select),
         extended=has_extensions(select),
     )
 
 
-COMMENT: Final = re.compile(r"\s*(/\*((?!\*/|/\*)[^\\])*\*/\s*)+", re.S)
-"""Raw SQL that says nothing to PostgreSQL."""
-
-
 def is_embellished(statement: Any) -> bool:
-    """Whether a statement has prefixes, suffixes or hints that are more than comments."""
-    if getattr(statement, "_hints", None):
+    """Whether a statement has prefixes, suffixes or hints that are more than comments.
+
+    Those for other dialects are not written.
+    """
+    hints = getattr(statement, "_hints", None) or {}
+    if any(dialect in _DIALECTS for _, dialect in hints):
         return True
-    texts = [text for _, text in getattr(statement, "_statement_hints", ())]
+    texts = list(getattr(statement, "_statement_hints", ()))
     for name in ("_prefixes", "_suffixes"):
-        texts += [getattr(clause, "text", "") for clause, _ in getattr(statement, name, None) or ()]
-    return not all(COMMENT.fullmatch(text) for text in texts)
+        clauses = getattr(statement, name, None) or ()
+        texts += [(dialect, getattr(clause, "text", "")) for clause, dialect in clauses]
+    return not all(is_comment(text) for dialect, text in texts if dialect in _DIALECTS)
+
+
+_DIALECTS: Final = (None, "*", "postgresql")
+"""The dialects whose prefixes, suffixes and hints are written."""
 
 
 def locked_elements(select: Select[Any]) -> Sequence[Any]:
@@ -163,13 +184,29 @@ def locked_elements(select: Select[Any]) -> Sequence[Any]:
     return () if argument is None else tuple(argument.of or ())
 
 
+def loads_by_joins(compiled: SQLCompiler) -> bool:
+    """Whether ``joinedload()``, or a relationship that loads so, has added joins to a SELECT."""
+    return bool(getattr(_state(compiled), "eager_joins", None))
+
+
 def has_extensions(statement: Any) -> bool:
     """Whether ``ext()`` (SQLAlchemy 2.1) put clauses into a statement that only it knows."""
     positions = getattr(statement, "_position_map", {})
-    known = "_post_values_clause"  # ON CONFLICT, which is read
+    known = {"_post_values_clause"}  # ON CONFLICT, which is read
+    if _picked_by(statement):
+        known.add("_pre_columns_clause")
     return any(
-        getattr(statement, name, None) is not None for name in positions.values() if name != known
+        getattr(statement, name, None) is not None
+        for name in positions.values()
+        if name not in known
     )
+
+
+def _picked_by(statement: Any) -> tuple[Any, ...]:
+    """The expressions of ``ext(distinct_on(...))`` (SQLAlchemy 2.1)."""
+    clause: Any = getattr(statement, "_pre_columns_clause", None)
+    is_distinct_on = getattr(clause, "__visit_name__", None) == "postgresql_distinct_on"
+    return tuple(clause._distinct_on) if is_distinct_on else ()
 
 
 def compiles_itself(node: Any) -> bool:
@@ -179,9 +216,9 @@ def compiles_itself(node: Any) -> bool:
 
 def label_meanings(compiled: SQLCompiler) -> Mapping[str, ColumnElement[Any]]:
     """What the names in ``order_by("name")`` stand for: columns of a compiled SELECT, or of its
-    FROM list."""
-    state: Any = compiled.compile_state
-    return state._label_resolve_dict[0]  # type: ignore[no-any-return]
+    FROM list. Nothing is known of them in a set operation in ``from_statement()``."""
+    known: Any = getattr(_state(compiled), "_label_resolve_dict", ({},))
+    return known[0]  # type: ignore[no-any-return]
 
 
 def with_more_columns(select: Select[Any], columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
@@ -213,15 +250,45 @@ def without_orm(select: Select[Any]) -> Select[Any]:
     return select
 
 
-def with_fetch_of(select: Select[Any], other: Select[Any]) -> Select[Any]:
-    """Give a SELECT the FETCH clause of another one, with all that it says."""
-    options: Any = other._fetch_clause_options
-    return select.fetch(other._fetch_clause, **(options or {}))
+def replaceable(expression: Any) -> Any:
+    """An expression that ``replacement_traverse()`` goes into: any() and has() forbid it."""
+    if _KEPT in expression._annotations:
+        return expression._deannotate(values=(_KEPT,), clone=True)
+    return expression
+
+
+_KEPT: Final = "no_replacement_traverse"
+
+
+def with_window_of(select: Select[Any], other: Select[Any]) -> Select[Any]:
+    """Give a SELECT the LIMIT, OFFSET and FETCH of another one, with all that they say."""
+    if other._limit_clause is not None:
+        select = select.limit(other._limit_clause)
+    if other._fetch_clause is not None:
+        options: Any = other._fetch_clause_options
+        select = select.fetch(other._fetch_clause, **(options or {}))
+    return select if other._offset_clause is None else select.offset(other._offset_clause)
+
+
+def with_distinct_on(select: Select[Any], expressions: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    """Give a SELECT a DISTINCT ON, which ``distinct()`` does no longer in SQLAlchemy 2.1."""
+    select = select.distinct()
+    select._distinct_on = tuple(expressions)
+    return select
 
 
 def is_cast(bind: BindParameter[Any], dialect: Any) -> bool:
     """Whether a parameter is written with its type, so that its value does not tell the type."""
     return bool(bind.type._unwrapped_dialect_impl(dialect).render_bind_cast)
+
+
+def cast_of(type_: TypeEngine[Any], compiler: SQLCompiler) -> str | None:
+    """The type that values of a type are cast to where they are written; None: they are not."""
+    implementation: Any = type_._unwrapped_dialect_impl(compiler.dialect)
+    if not implementation.render_bind_cast:
+        return None
+    written: Any = compiler
+    return str(written.render_bind_cast(type_, implementation, "")).removeprefix("::")
 
 
 def has_expressions(values: Values) -> bool:

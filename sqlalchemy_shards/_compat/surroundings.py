@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from sqlalchemy.dialects.postgresql import ExcludeConstraint
     from sqlalchemy.orm import InstanceState, Session
 
@@ -45,3 +46,8 @@ def switch_identity(session: Session, state: InstanceState[Any], key: Any) -> No
     switches[state] = (first, key)
     state.key = key
     session.identity_map.replace(state)
+
+
+def raise_as_sqlalchemy(connection: Connection, statement: str, error: Exception) -> NoReturn:
+    """Raise a driver's error as SQLAlchemy raises those of a statement: wrapped, listeners told."""
+    connection._handle_dbapi_exception(error, statement, None, None, None)

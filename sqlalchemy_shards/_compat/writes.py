@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Column
+    from sqlalchemy import Column, Connection
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
@@ -109,6 +109,19 @@ def with_rows(insert: Insert, rows: Sequence[Mapping[str, Any]]) -> Insert:
     return cast("Insert", changed)
 
 
+def has_options(statement: UpdateBase) -> bool:
+    """Whether options of the ORM, as loader criteria, were given to a statement."""
+    return bool(statement._with_options)
+
+
+def with_select(insert: Insert, select: Any) -> Insert:
+    """An INSERT whose rows come from another SELECT, without CTEs of its own."""
+    changed: Any = insert._clone()
+    changed.select = select
+    changed._independent_ctes = changed._independent_ctes_opts = ()
+    return cast("Insert", changed)
+
+
 def post_values_clause(insert: Insert) -> ClauseElement | None:
     """The ON CONFLICT clause of an INSERT."""
     return insert._post_values_clause
@@ -139,6 +152,18 @@ def conflict_expressions(clause: ClauseElement) -> list[Any]:
     return expressions
 
 
+def extra_froms(compiled: SQLCompiler) -> Sequence[Any]:
+    """The FROM list of an UPDATE, or USING of a DELETE."""
+    return tuple(getattr(compiled.compile_state, "_extra_froms", ()))
+
+
+def plain_write(statement: Any) -> Any:
+    """An UPDATE or DELETE that the ORM has worked on, as it does not work on it once more."""
+    plain = statement._clone()
+    plain._propagate_attrs = statement._propagate_attrs.__class__()
+    return plain
+
+
 def returning(statement: UpdateBase) -> Sequence[Any]:
     """What RETURNING gives back."""
     return tuple(statement._returning)
@@ -147,3 +172,18 @@ def returning(statement: UpdateBase) -> Sequence[Any]:
 def dml_ctes(statement: Insert | Update | Delete) -> tuple[Any, ...]:
     """CTEs that were added to a statement on their own, with ``add_cte()``."""
     return tuple(statement._independent_ctes)
+
+
+def context_of_defaults(connection: Connection, compiled: Any) -> Any:
+    """An execution context of an INSERT that is not run, for defaults that are given one.
+
+    Whoever asks a default sets ``current_parameters`` and ``current_column`` before.
+    """
+    dialect: Any = connection.dialect
+    context: Any = dialect.execution_ctx_cls.__new__(dialect.execution_ctx_cls)
+    context.dialect = dialect
+    context.root_connection = connection
+    context.compiled = compiled
+    context.isinsert, context.isupdate = True, False
+    context.execution_options = connection.get_execution_options()
+    return context

@@ -1,14 +1,19 @@
 """Types and collations of tables' columns, as the catalogs have them.
 
 What the model says of a column is not believed: values that are shipped from shard to workspace
-must have there the types that they had. All shards are asked, once for each table; a column that
-they keep differently is not known.
+must have there the types that they had. All shards are asked at once, once for each table; a column
+that they keep differently, or that only some of them have, is not known. Who misses one may look
+again.
 """
 
 from __future__ import annotations
 
 import threading
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy_shards.connections.fan_out import branch_for_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +21,12 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from sqlalchemy_shards.connections.fan_out import FanOut
+
     _OnShard = dict[str, tuple["ColumnType", bool]]
+
+LOOK_AGAIN_SECONDS: Final = 5.0
+"""How long it takes until it is noticed that all shards have a column that some did not have."""
 
 _SORTS = """pg_catalog.concat_ws(
     ' ', d.datcollate, d.datctype, d.encoding, to_jsonb(d) ->> 'datlocprovider',
@@ -58,19 +68,23 @@ SELECT a.attname,
        format('%%I.%%I', tn.nspname, t.typname),
        CASE WHEN a.attcollation <> 0 AND co.collname <> 'default'
             THEN format('%%I.%%I', cn.nspname, co.collname) END,
-       (SELECT pg_catalog.format_type(h.oid, NULL)
-        FROM held h JOIN pg_catalog.pg_type b ON b.oid = h.oid
-        WHERE h.attname = a.attname AND h.is_domain AND b.typtype <> 'd'),
+       i.base,
        CASE WHEN a.attcollation <> 0 AND co.collname = 'default'
             THEN {_SORTS} END,
-       ARRAY(SELECT pg_catalog.format_type(h.oid, NULL) FROM held h WHERE h.attname = a.attname),
+       i.types,
        {_SORTS_BY_CODE_POINT},
        coalesce(co.collisdeterministic, true),
-       EXISTS(
-           SELECT FROM held h JOIN pg_catalog.pg_type b ON b.oid = h.oid
-           WHERE h.attname = a.attname AND h.is_domain AND b.typtype = 'e'
-       )
+       i.is_enum
 FROM columns a
+JOIN (
+    SELECT h.attname,
+           pg_catalog.array_agg(pg_catalog.format_type(h.oid, NULL)) AS types,
+           pg_catalog.min(pg_catalog.format_type(h.oid, NULL))
+               FILTER (WHERE h.is_domain AND b.typtype <> 'd') AS base,
+           pg_catalog.bool_or(h.is_domain AND b.typtype = 'e') AS is_enum
+    FROM held h JOIN pg_catalog.pg_type b ON b.oid = h.oid
+    GROUP BY h.attname
+) AS i ON i.attname = a.attname
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
@@ -139,17 +153,21 @@ class ColumnTypes:
 
     :param shards: names of all shards.
     :param connect: opens a connection to a shard.
+    :param fan_out: asks the shards.
     """
 
     def __init__(
         self,
         shards: Sequence[str],
         connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]],
+        fan_out: FanOut,
     ) -> None:
         self._shards = shards
         self._connect = connect
+        self._fan_out = fan_out
         self._lock = threading.Lock()
         self._tables: dict[str, TableColumns] = {}
+        self._looked_again: dict[str, float] = {}
 
     def of_table(self, name: str) -> TableColumns:
         """What the shards have of a table; they may have none.
@@ -158,15 +176,31 @@ class ColumnTypes:
         """
         with self._lock:
             known = self._tables.get(name)
-        if known is None:
-            on_shards = [self._read(shard, name) for shard in self._shards]
-            known = TableColumns(_alike(on_shards), _ordered_by_code_point(on_shards))
-            if any(on_shards):
-                with self._lock:
-                    self._tables[name] = known
+        return self._look(name) if known is None else known
+
+    def knows(self, name: str) -> bool:
+        """Whether anything is known of a table, without looking."""
+        return name in self._tables
+
+    def look_again(self, name: str) -> TableColumns:
+        """What the shards have of a table now, or had when it was last looked at again."""
+        with self._lock:
+            known, now = self._tables.get(name), monotonic()
+            due = self._looked_again.get(name, now) <= now
+            if due or known is None:
+                self._looked_again[name] = now + LOOK_AGAIN_SECONDS
+        return self._look(name) if due or known is None else known
+
+    def _look(self, name: str) -> TableColumns:
+        reads = branch_for_each(self._shards, partial(self._read, name))
+        on_shards = [outcome.result() for outcome in self._fan_out.run(reads)]
+        known = TableColumns(_alike(on_shards), _ordered_by_code_point(on_shards))
+        if any(on_shards):
+            with self._lock:
+                self._tables[name] = known
         return known
 
-    def _read(self, shard: str, table: str) -> _OnShard:
+    def _read(self, table: str, shard: str) -> _OnShard:
         with self._connect(shard) as connection:
             rows = connection.execute(_COLUMNS.encode(), (table,)).fetchall()
         return _as_types(rows)

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.topology.shard_map import ShardMap
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 5
 """The version of the schema `shards` that this release works with."""
+
+CONSISTENT_READS_VERSION = 3
+"""The first version in which it is written down whether distributed transactions leave markers."""
 
 # Read from the system catalogue, since `to_regclass` raises where the role may not use the schema,
 # and an error would spoil a transaction that is open.
@@ -48,6 +51,12 @@ class Identity:
 
     :param version: that of its schema `shards`.
     :param placement: where the cluster's buckets are, as `record_of` writes it down.
+    :param consistent_reads: whether every distributed transaction leaves markers here, by which
+        readers see it wholly or not at all.
+    :param newcomers: shards that were added to the cluster when others had data, and whether they
+        have joined: hold copies of the reference tables.
+
+    ``shard_text`` is the UUID of the shard as every commit writes it down.
     """
 
     cluster_uuid: UUID
@@ -56,6 +65,12 @@ class Identity:
     shard_name: str
     version: int
     placement: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    consistent_reads: bool = field(default=False, compare=False)
+    newcomers: Mapping[str, bool] = field(default_factory=dict, compare=False, repr=False)
+    shard_text: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shard_text", str(self.shard_uuid))
 
 
 def read_identity(driver: psycopg.Connection[Any]) -> Identity | None:
@@ -77,7 +92,7 @@ def read_identity(driver: psycopg.Connection[Any]) -> Identity | None:
                 raise ConfigurationError(
                     "the role of the application may not read 'shards.identity'",
                     "grant it USAGE on the schema shards, SELECT on its table identity, and"
-                    " SELECT, INSERT, UPDATE and DELETE on its table decisions",
+                    " SELECT, INSERT, UPDATE and DELETE on its other tables",
                 )
             row = cursor.execute(_READ).fetchone()
     finally:
@@ -93,6 +108,8 @@ def read_identity(driver: psycopg.Connection[Any]) -> Identity | None:
         found["shard_name"],
         found["schema_version"],
         found.get("placement", {}),
+        found.get("consistent_reads", False),
+        {name: each["joined"] for name, each in found.get("newcomers", {}).items()},
     )
 
 
@@ -195,6 +212,49 @@ def check_placement(identity: Identity, shard_map: ShardMap) -> None:
             shard=identity.shard_name,
             faults=faults,
         )
+
+
+def check_consistent_reads(identity: Identity, *, leaves_markers: bool) -> None:
+    """Check that transactions of this process can be told apart by those who read consistently.
+
+    :param leaves_markers: whether this process has consistent reads switched on.
+    :raises ConfigurationError: the shard has recorded that all processes have, and this one has
+        not.
+    """
+    if identity.consistent_reads and not leaves_markers:
+        raise ConfigurationError(
+            f"shard {identity.shard_name!r} has recorded that its cluster has consistent reads, and"
+            " this process has not: its transactions would be seen in halves",
+            "set consistent_reads=True (in the file: consistent_reads = true under [cluster])",
+            shard=identity.shard_name,
+        )
+
+
+def check_newcomers(identity: Identity, shard_map: ShardMap) -> tuple[str, ...]:
+    """Check the shards that were added; return those that this process does not know.
+
+    Those have not joined yet, so that nothing but writes of reference tables concerns them.
+
+    :raises ConfigurationError: one has joined that this process does not know, or this one has not
+        joined, and keys are placed on it.
+    """
+    unknown = [name for name in identity.newcomers if name not in shard_map.shards]
+    joined = [name for name in unknown if identity.newcomers[name] or len(shard_map.shards) == 1]
+    if joined:
+        raise ConfigurationError(
+            f"shard {joined[0]!r} has been added to the cluster, and this process does not know it",
+            "name it at the end of the shards in its configuration",
+            shard=identity.shard_name,
+        )
+    own = identity.shard_name
+    if identity.newcomers.get(own) is False and shard_map.holds_anything(own):
+        raise ConfigurationError(
+            f"shard {own!r} has not joined yet, and keys are placed on it: rows there would miss "
+            "reference rows",
+            f"place nothing on it until `shards migrate join {own}` has ended",
+            shard=own,
+        )
+    return tuple(unknown)
 
 
 def one_database(name: str, other: str) -> ConfigurationError:

@@ -76,7 +76,92 @@ _VERSION_2 = (
     " 'on which shard each bucket is: rows are found by it'",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+# Not unique: a shard that lost transactions in a failover gives their xids to others, whose commits
+# must not fail for it. Vacuumed by the number of rows that were removed, as they come and go. Where
+# all tables are published, only rows with a replica identity can be removed.
+_VERSION_3 = (
+    "ALTER TABLE shards.identity ADD COLUMN consistent_reads boolean NOT NULL DEFAULT false",
+    "COMMENT ON COLUMN shards.identity.consistent_reads IS"
+    " 'whether every distributed transaction leaves markers'",
+    """
+    CREATE TABLE shards.markers (
+        peer uuid NOT NULL,
+        peer_xid xid8 NOT NULL,
+        gid text COLLATE "C" NOT NULL
+    ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)
+    """,
+    "ALTER TABLE shards.markers REPLICA IDENTITY FULL",
+    "CREATE INDEX markers_peer_xid ON shards.markers (peer, peer_xid)",
+    """
+    CREATE TABLE shards.marker_horizons (
+        peer uuid PRIMARY KEY,
+        removed pg_snapshot,
+        next pg_snapshot NOT NULL,
+        next_at timestamptz NOT NULL
+    )
+    """,
+    "COMMENT ON TABLE shards.markers IS"
+    " 'recent distributed transactions that committed here, and the xids of their other parts'",
+    "COMMENT ON TABLE shards.marker_horizons IS"
+    " 'which markers were removed: those that the snapshot of the other shard shows'",
+)
+
+# The revisions that a shard has stand in Alembic's version table, and nowhere else: this tells what
+# was tried. A run that was killed stays `running`, under a server process that holds no lock of
+# migrations any more.
+_VERSION_4 = (
+    """
+    CREATE TABLE shards.migrations (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        run uuid NOT NULL,
+        command text NOT NULL,
+        target text,
+        revisions_before text[],
+        revisions_after text[],
+        outcome text NOT NULL DEFAULT 'running'
+            CHECK (outcome IN ('running', 'done', 'failed', 'interrupted')),
+        error text,
+        started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+        finished_at timestamptz,
+        server_pid integer NOT NULL DEFAULT pg_catalog.pg_backend_pid(),
+        role text NOT NULL DEFAULT session_user,
+        client text NOT NULL
+    )
+    """,
+    "COMMENT ON TABLE shards.migrations IS"
+    " 'what was asked of this shard by migrations, and how it ended; its revisions are in the"
+    " version table of Alembic'",
+    """
+    CREATE TABLE shards.batches (
+        name text COLLATE "C" PRIMARY KEY,
+        statement text NOT NULL,
+        done_to text,
+        ends_at text,
+        batches bigint NOT NULL DEFAULT 0,
+        rows bigint NOT NULL DEFAULT 0,
+        finished boolean NOT NULL DEFAULT false,
+        begun_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+        changed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+    )
+    """,
+    "COMMENT ON TABLE shards.batches IS"
+    " 'how far op.run_batches() has come in revisions that are under way'",
+)
+
+_VERSION_5 = (
+    "ALTER TABLE shards.identity ADD COLUMN newcomers jsonb NOT NULL DEFAULT '{}'",
+    "COMMENT ON COLUMN shards.identity.newcomers IS"
+    " 'shards that were added when others had data: since when that is told, and whether they have"
+    " copies of the reference tables'",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    _VERSION_1,
+    _VERSION_2,
+    _VERSION_3,
+    _VERSION_4,
+    _VERSION_5,
+)
 """Statements that lead from version n to version n + 1, at index n."""
 
 _SCHEMA_EXISTS = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = 'shards'"
@@ -95,6 +180,7 @@ def bootstrap(
     shard_name: str,
     shard_uuid: UUID | None = None,
     shard_map: ShardMap | None = None,
+    consistent_reads: bool = False,
 ) -> Identity:
     """Create or upgrade the schema `shards` of one database, and return who it is from now on.
 
@@ -102,6 +188,7 @@ def bootstrap(
     :param cluster_uuid: None keeps the one that is there, or makes a new one.
     :param shard_uuid: likewise.
     :param shard_map: is written down, where it was not; None: it is not known.
+    :param consistent_reads: True is written down, and stays; False changes nothing.
     :raises ConfigurationError: the database already is another shard, or one of another cluster,
         or its schema is newer than this release knows. Nothing was changed.
     """
@@ -120,6 +207,9 @@ def bootstrap(
         check_is_shard(identity, shard_name, cluster_name)
         _check_uuids(identity, cluster_uuid, shard_uuid)
         upgraded = _upgrade(connection, identity)
+        if consistent_reads and not upgraded.consistent_reads:
+            connection.execute("UPDATE shards.identity SET consistent_reads = true")
+            upgraded = replace(upgraded, consistent_reads=True)
         return upgraded if shard_map is None else _record(connection, upgraded, shard_map)
 
 
@@ -130,6 +220,7 @@ def bootstrap_cluster(
     cluster_name: str,
     identities: IdentityRegistry,
     shard_map: ShardMap | None = None,
+    consistent_reads: bool = False,
 ) -> Mapping[str, Identity]:
     """Create or upgrade the schema `shards` of every shard, and return who they are.
 
@@ -139,6 +230,7 @@ def bootstrap_cluster(
 
     :param connect: gives an idle connection to the shard of that name.
     :param shard_map: is written down in each of them.
+    :param consistent_reads: likewise, if True.
     :raises ConfigurationError: as `bootstrap` and `IdentityRegistry.admit` do.
     """
     cluster_uuid = _look_at_all(connect, shard_names, cluster_name, shard_map)
@@ -151,6 +243,7 @@ def bootstrap_cluster(
                 cluster_name=cluster_name,
                 shard_name=name,
                 shard_map=shard_map,
+                consistent_reads=consistent_reads,
             )
         identities.admit(name, identity)
         cluster_uuid = identity.cluster_uuid
@@ -163,6 +256,8 @@ def _locked_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
     with connection.transaction():
         # READ COMMITTED, so that what another process has just committed is seen under the lock.
         connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        # It holds no lock yet that another could wait for, however many processes start at once.
+        connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({BOOTSTRAP_LOCK})".encode())
         yield
 

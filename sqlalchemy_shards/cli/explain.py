@@ -17,7 +17,7 @@ from sqlalchemy_shards.cluster.cluster import Cluster
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from sqlalchemy_shards.cluster.explain import Explanation
+    from sqlalchemy_shards.cluster.explain.explanation import Explanation
 
 _GUIDE_WIDTH = 4
 _OPTIONS = ("shard", "shard_key", "scatter")

@@ -10,10 +10,13 @@ import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from sqlalchemy_shards.errors import ShardsError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FAILED: Final = 1
+WRONG_USAGE: Final = 2
 INTERRUPTED: Final = 130
 
 
@@ -31,6 +34,16 @@ def readable_failures() -> Iterator[None]:
     except (SQLAlchemyError, psycopg.Error, OSError) as error:
         print(f"shards: {_message(error)}", file=sys.stderr)
         raise typer.Exit(FAILED) from None
+
+
+@contextmanager
+def refused_as_wrong_usage() -> Iterator[None]:
+    """Turn what was asked for, and cannot be meant, into the exit of wrong usage."""
+    try:
+        yield
+    except ShardsError as error:
+        print(f"shards: {error}", file=sys.stderr)
+        raise typer.Exit(WRONG_USAGE) from None
 
 
 def _message(error: Exception) -> str:

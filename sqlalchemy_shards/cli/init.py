@@ -1,4 +1,4 @@
-"""``shards init``: a configuration file to begin with."""
+"""``shards init``: a configuration file and an Alembic environment to begin with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from sqlalchemy_shards.cli.failures import readable_failures
+from sqlalchemy_shards.migrations.env.template import existing_environment, write_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,10 +28,15 @@ name = "app"                  # in errors and in the names of distributed transa
                               # needs max_prepared_transactions above 0 on every server
 # on_unfinished = "raise"     # a commit that is decided but not finished everywhere; else "warn"
 # decision_retention = "1d"   # how long the outcome of such a commit can be asked for
+# consistent_reads = true     # transactions leave markers for begin_consistent(); else false
 
 # [engine]                    # arguments of SQLAlchemy's create_engine(), for each shard
 # pool_size = 10
 # pool_pre_ping = true
+
+# [timeouts]                  # seconds
+# lock_timeout = 10           # ends a deadlock over several shards; without it, 60
+# statement_timeout = 30
 
 # One PostgreSQL database each (13 or later, psycopg 3). Their order matters: add new ones at the
 # end, and never rename one that holds data.
@@ -57,13 +63,24 @@ buckets = 1024
 
 @readable_failures()
 def init(context: typer.Context) -> None:
-    """Write a commented shards.toml where there is none."""
+    """Write a commented shards.toml and an Alembic environment, where there are none."""
     path: Path = context.obj
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(TEMPLATE)
     except FileExistsError:
         typer.echo(f"{path} is there already and was left as it is")
+    else:
+        typer.echo(f"Wrote {path}. Name your databases in it, then run `shards check`.")
+    found = existing_environment(path.parent)
+    if found is not None:
+        typer.echo(
+            f"{found} is there already: no Alembic environment was written. For an env.py over "
+            "all shards see sqlalchemy_shards.migrations.run_migrations()."
+        )
         return
-    typer.echo(f"Wrote {path}. Name your databases in it, then run `shards check`.")
-    typer.echo("No Alembic environment was written: migrations come with a later release.")
+    ini, scripts = write_environment(path)
+    typer.echo(
+        f"Wrote {ini} and {scripts}. Name your models in {scripts / 'env.py'}, then run "
+        "`alembic revision --autogenerate` and `alembic upgrade head`."
+    )

@@ -14,7 +14,12 @@ from sqlalchemy_shards.cli.demo.command import demo
 from sqlalchemy_shards.cli.explain import explain
 from sqlalchemy_shards.cli.failures import INTERRUPTED
 from sqlalchemy_shards.cli.init import init
+from sqlalchemy_shards.cli.migrate import status
+from sqlalchemy_shards.cli.migrate_check import check as check_drift
+from sqlalchemy_shards.cli.migrate_join import join
+from sqlalchemy_shards.cli.migrate_run import RUN_SETTINGS, downgrade, stamp, upgrade
 from sqlalchemy_shards.cli.shard_map import lookup, show
+from sqlalchemy_shards.cli.transactions import list_, recover, resolve
 
 _DEFAULT_CONFIG = Path("shards.toml")
 
@@ -44,6 +49,18 @@ def create_app() -> typer.Typer:
     shard_map.command()(show)
     shard_map.command()(lookup)
     app.add_typer(shard_map, name="map")
+    migrate = typer.Typer(help="Migrate the shards with Alembic.", **settings)  # type: ignore[arg-type]
+    for command in (upgrade, downgrade, stamp):
+        migrate.command(context_settings=RUN_SETTINGS)(command)
+    migrate.command()(status)
+    migrate.command("check")(check_drift)
+    migrate.command()(join)
+    app.add_typer(migrate, name="migrate")
+    transactions = typer.Typer(help="See and finish what crashes left in doubt.", **settings)  # type: ignore[arg-type]
+    transactions.command("list")(list_)
+    transactions.command()(recover)
+    transactions.command()(resolve)
+    app.add_typer(transactions, name="transactions")
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -29,11 +30,18 @@ _RUNS_SHOWN_MAX: Final = 6
 def show(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_toml: Annotated[
+        bool,
+        typer.Option("--toml", help="Print the placement as the configuration file takes it."),
+    ] = False,
 ) -> None:
     """Show the partitioner of each keyspace and the buckets of each shard."""
     cluster = Cluster.from_file(context.obj)
     if as_json:
         print_json(_as_dict(cluster))
+        return
+    if as_toml:
+        typer.echo("\n".join(map(_as_toml, cluster.shard_map.keyspaces.values())))
         return
     out = console()
     out.print(
@@ -132,6 +140,14 @@ def _shown(runs: list[str]) -> str:
     if more <= 1:
         return ", ".join(runs)
     return ", ".join(runs[:_RUNS_SHOWN_MAX]) + f" and {more} more"
+
+
+def _as_toml(keyspace: KeyspaceMap) -> str:
+    # Strings of JSON are strings of TOML.
+    runs = ", ".join(
+        f"{json.dumps(label)} = {json.dumps(shard)}" for label, shard in keyspace.ranges()
+    )
+    return f"# under [keyspaces.{keyspace.name}]\nplacement = {{ {runs} }}"
 
 
 def _as_dict(cluster: Cluster) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from sqlalchemy import event
 
 from sqlalchemy_shards.catalog.identity import (
     IdentityRegistry,
+    check_consistent_reads,
+    check_newcomers,
     check_placement,
     one_database,
     read_identity,
@@ -22,7 +24,7 @@ from sqlalchemy_shards.catalog.identity import (
 from sqlalchemy_shards.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy_shards.catalog.identity import Identity
     from sqlalchemy_shards.connections.shard import Shard
@@ -68,14 +70,27 @@ class Placements:
     """Holds what shards have recorded against the shard map.
 
     All of them have the same record, as a rule, so the last one that was right is remembered.
+
+    :param tell_unknown: is told of shards that are being added, and that this process does not
+        know.
     """
 
-    def __init__(self, shard_map: ShardMap) -> None:
+    def __init__(
+        self, shard_map: ShardMap, tell_unknown: Callable[[tuple[str, ...]], None]
+    ) -> None:
         self._shard_map = shard_map
+        self._tell_unknown = tell_unknown
         self._last_right: Mapping[str, Any] | None = None
 
     def check(self, identity: Identity) -> None:
-        """Check that rows are looked for where they were put, as `check_placement` does."""
+        """Check that rows are looked for where they were put, as `check_placement` does.
+
+        And that shards that were added are known, as `check_newcomers` does.
+        """
+        if identity.newcomers:
+            unknown = check_newcomers(identity, self._shard_map)
+            if unknown:
+                self._tell_unknown(unknown)
         if identity.placement != self._last_right:
             check_placement(identity, self._shard_map)
             self._last_right = identity.placement
@@ -86,11 +101,15 @@ def admit_connections(
     identities: IdentityRegistry,
     nameless: NamelessDatabases,
     placements: Placements,
+    *,
+    leaves_markers: bool = False,
 ) -> None:
     """Check each connection that the shard's pool opens from now on.
 
     A database without the schema ``shards`` is let in as long as it never had one: transactions on
     one shard need no schema.
+
+    :param leaves_markers: whether transactions of this process do, as the cluster's all do or none.
     """
 
     def admit(driver_connection: Any, record: Any) -> None:
@@ -105,6 +124,7 @@ def admit_connections(
         if identity is not None:
             identities.admit(shard.name, identity)
             placements.check(identity)
+            check_consistent_reads(identity, leaves_markers=leaves_markers)
         elif identities.of(shard.name) is not None:
             raise ConfigurationError(
                 f"the database behind shard {shard.name!r} at {shard.masked_url} has no schema "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.topology.keyspace import Keyspace
@@ -11,7 +12,13 @@ from sqlalchemy_shards.topology.keyspace import Keyspace
 from .timeouts import Timeouts
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from sqlalchemy_shards.connections.shard import Shard
+
+
+DECISION_RETENTION_MIN: Final = timedelta(minutes=10)
+"""Whoever was left with an unknown outcome must have time to ask for it."""
 
 
 def check_kinds(shards: Any, keyspaces: Any, timeouts: Any) -> None:
@@ -39,6 +46,29 @@ def check_names(shards: Any) -> None:
         )
 
 
+def are_async(engines: Mapping[str, Engine]) -> bool:
+    """Whether the shards' engines wait on asyncio's event loop: all of them, or none."""
+    kinds = {name: engine.dialect.is_async for name, engine in engines.items()}
+    if len(set(kinds.values())) > 1:
+        names = ", ".join(repr(name) for name, is_async in kinds.items() if is_async)
+        raise ConfigurationError(
+            f"only shards {names} have engines for asyncio",
+            "make the engines of all shards alike",
+        )
+    return any(kinds.values())
+
+
+def checked_retention(retention: Any) -> timedelta:
+    """How long the records of decisions are kept, if that is long enough."""
+    if not isinstance(retention, timedelta) or retention < DECISION_RETENTION_MIN:
+        raise ConfigurationError(
+            f"decision_retention={retention!r} is too short or no time",
+            f"give a timedelta of at least {DECISION_RETENTION_MIN.seconds // 60} minutes: what"
+            " became of a commit could not be asked for after it",
+        )
+    return retention
+
+
 def existing(name: str | None, shards: Mapping[str, Shard]) -> str:
     """The shard that is named, or the first."""
     if name is None:
@@ -52,7 +82,7 @@ def existing(name: str | None, shards: Mapping[str, Shard]) -> str:
     return name
 
 
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+def one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     """A value that is one of the choices."""
     if value not in choices:
         raise ConfigurationError(

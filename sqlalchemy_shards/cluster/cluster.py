@@ -9,27 +9,30 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import psycopg
-from sqlalchemy import URL, create_engine
+from sqlalchemy import URL
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from sqlalchemy_shards import _compat
+from sqlalchemy_shards._compat.alembic_errors import printed_by_alembic
 from sqlalchemy_shards.catalog.catalog import Catalog
 from sqlalchemy_shards.catalog.columns import sorting_of
 from sqlalchemy_shards.catalog.identity import IdentityRegistry
 from sqlalchemy_shards.connections.engines import create_shard_engine, instrument_engine
+from sqlalchemy_shards.connections.event_loop_hub import EventLoopHub
 from sqlalchemy_shards.connections.fan_out import AdaptiveFanOut
 from sqlalchemy_shards.connections.hub import GreenletFanOut
+from sqlalchemy_shards.connections.loop import Hub
+from sqlalchemy_shards.connections.settings import give_settings
 from sqlalchemy_shards.connections.shard import Shard
 from sqlalchemy_shards.errors import ConfigurationError, TransactionAborted
 from sqlalchemy_shards.events import Hooks
 from sqlalchemy_shards.routing.router import Territory
-from sqlalchemy_shards.topology.config import parse_config
 from sqlalchemy_shards.topology.keyspace import Keyspace
 from sqlalchemy_shards.topology.partitioners import HashPartitioner
 from sqlalchemy_shards.topology.shard_map import ShardMap
@@ -38,9 +41,20 @@ from sqlalchemy_shards.transactions.commit import Coordinator
 from sqlalchemy_shards.transactions.recovery import Recovery
 
 from .admission import NamelessDatabases, Placements, admit_connections
-from .arguments import check_kinds, check_names, existing, one_of, refuse_what_is_to_come
-from .explaining import analyze_statement, explain_statement
-from .key_lists import ROWS_WORTH_WAITING
+from .arguments import (
+    are_async,
+    check_kinds,
+    check_names,
+    checked_retention,
+    existing,
+    one_of,
+    refuse_what_is_to_come,
+)
+from .configured import read_arguments
+from .engine import make_engine
+from .explain.explaining import analyze_statement, explain_statement
+from .gather.key_lists import ROWS_WORTH_WAITING
+from .gather.workspace import Workspace
 from .limits import GatherLimit, checked_gather_limit
 from .options import checked_scatter, key_of_model
 from .plans import PlanCache
@@ -48,7 +62,6 @@ from .quoting import without_placeholders
 from .readiness.check import CHECK_SECONDS, check_cluster
 from .schema import create_tables, drop_tables, prepare_shards
 from .timeouts import Timeouts
-from .workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,11 +70,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.connections.fan_out import FanOut
     from sqlalchemy_shards.transactions.commit import CommitResult
-    from sqlalchemy_shards.transactions.recovery import InDoubtTransaction, RecoveryReport
+    from sqlalchemy_shards.transactions.reports import (
+        InDoubtTransaction,
+        RecoveryReport,
+        TransactionGauges,
+    )
 
-    from .enlisted import EnlistedShard
-    from .explain import Explanation
+    from .enlistment.enlisted import EnlistedShard
+    from .explain.explanation import Explanation
     from .readiness.report import Report
+    from .recovery.worker import RecoveryWorker
 
     Undeclared = Literal["refuse", "global"]
     Scatter = Literal["allow", "refuse"]
@@ -74,8 +92,7 @@ class Cluster:
 
     :param shards: name -> an ordinary engine (psycopg 3) for that shard, in the cluster's order.
     :param name: shown in errors and events, and checked against the shards' own records.
-    :param keyspaces: name -> how the tables of that keyspace spread; by default one keyspace,
-        ``"default"``, hashed into 1024 buckets.
+    :param keyspaces: name -> how its tables spread; by default ``"default"``, 1024 hashed buckets.
     :param global_shard: where global tables live; by default the first shard.
     :param undeclared: what a table is that says nothing: refused, or global.
     :param scatter: whether a statement without a known shard key may go to several shards.
@@ -83,12 +100,16 @@ class Cluster:
     :param on_unfinished: what becomes of a commit that is decided but not finished everywhere: a
         warning, or an error raised by `ShardedSession` after the transaction has ended.
     :param timeouts: bounds on waiting.
-    :param decision_retention: how long `outcome` can tell of a commit that was left unfinished.
+    :param decision_retention: how long `outcome` tells of a commit left unfinished; 10 min or more.
     :param workspace: an engine for the PostgreSQL that runs gathered statements; by default the
         global shard's server, over connections of its own.
     :param gather_limit: how much one statement may bring there.
+    :param consistent_reads: whether distributed transactions leave markers, by which transactions
+        that begin with ``begin_consistent()`` see them wholly or not at all.
     :raises ConfigurationError: with every fault that was found.
     """
+
+    _engine: Engine | None = None
 
     def __init__(
         self,
@@ -105,6 +126,7 @@ class Cluster:
         decision_retention: timedelta = timedelta(days=1),
         workspace: Engine | None = None,
         gather_limit: GatherLimit | None = None,
+        consistent_reads: bool = False,
     ) -> None:
         refuse_what_is_to_come(multi_shard_writes)
         keyspaces = keyspaces or {"default": Keyspace(HashPartitioner())}
@@ -118,15 +140,17 @@ class Cluster:
         self.multi_shard_writes = multi_shard_writes
         self.on_unfinished = one_of("on_unfinished", on_unfinished, ("warn", "raise"))
         self.timeouts = timeouts or Timeouts()
+        self.consistent_reads = one_of("consistent_reads", consistent_reads, (False, True))
         self.hooks = Hooks()
         self.territory = Territory(tuple(self.shards), shard_map, self.global_shard)
         self.dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
-        self.fan_out = AdaptiveFanOut(GreenletFanOut())
+        self.is_async = are_async(shards)
+        self.fan_out = AdaptiveFanOut(GreenletFanOut(hub=EventLoopHub if self.is_async else Hub))
         self.identities = IdentityRegistry(name)
         quote = self._quoted
         # The global shard first: it is where functions are asked for, and global tables.
         names = sorted(self.shards, key=lambda name: name != self.global_shard)
-        self.catalog = Catalog(names, self.reach, quote)
+        self.catalog = Catalog(names, self.reach, quote, self.fan_out)
         self.plans = PlanCache(
             self.dialect,
             undeclared_is_global=undeclared == "global",
@@ -137,14 +161,23 @@ class Cluster:
         self.workspace = _workspace_of(
             workspace, self.shards[self.global_shard], self.fan_out, self._sorting
         )
-        nameless, placements = NamelessDatabases(), Placements(shard_map)
+        settings = self.timeouts.of_servers(shards=len(self.shards))
+        if workspace is not None:
+            give_settings(workspace, settings)
+        nameless, placements = NamelessDatabases(), Placements(shard_map, self._note_unknown)
         for shard in self.shards.values():
             instrument_engine(shard.engine)
-            admit_connections(shard, self.identities, nameless, placements)
+            give_settings(shard.engine, settings)
+            admit_connections(
+                shard, self.identities, nameless, placements, leaves_markers=self.consistent_reads
+            )
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self.is_disposed = False
-        self._coordinator, self._recovery = self._commit_and_recovery(decision_retention)
+        self.workers: set[RecoveryWorker] = set()
+        self._coordinator, self._recovery = self._commit_and_recovery(
+            checked_retention(decision_retention)
+        )
 
     def _commit_and_recovery(self, decision_retention: timedelta) -> tuple[Coordinator, Recovery]:
         """Who commits and who finishes; they share what was acknowledged."""
@@ -158,6 +191,7 @@ class Cluster:
             timeouts=self.timeouts.of_commit(),
             on_unfinished=self.on_unfinished,
             acknowledged=acknowledged,
+            leaves_markers=self.consistent_reads,
         )
         recovery = Recovery(
             self.name,
@@ -165,49 +199,33 @@ class Cluster:
             connect=self.connect,
             identities=self.identities,
             hooks=self.hooks,
+            fan_out=self.fan_out,
             acknowledged=acknowledged,
             decision_retention=decision_retention,
+            step_seconds=self.timeouts.recovery_seconds,
         )
         return coordinator, recovery
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> Cluster:
+    def from_file(cls, path: str | os.PathLike[str], *, is_async: bool = False) -> Cluster:
         """Create a cluster from a TOML file; see `docs/configuration.md`.
 
+        :param is_async: see `create_cluster`.
         :raises ConfigurationError: the file cannot be read, or with every fault that is in it.
         """
-        source = Path(path)
-        try:
-            text = source.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ConfigurationError(
-                f"the configuration file {str(source)!r} cannot be read: {reason}",
-                "name an existing file, or write one with `shards init`",
-            ) from None
-        config = parse_config(text, os.environ, source=str(source))
-        engine_arguments = dict(config.engine_arguments)
-        return create_cluster(
-            {name: shard.primary for name, shard in config.shards.items()},
-            name=config.name,
-            keyspaces=config.keyspaces,
-            global_shard=config.global_shard,
-            undeclared=config.undeclared,
-            scatter=config.scatter,
-            multi_shard_writes=config.multi_shard_writes,
-            on_unfinished=config.on_unfinished,
-            decision_retention=config.decision_retention,
-            workspace=config.workspace,
-            gather_limit=GatherLimit(**config.gather_limit),
-            **engine_arguments,
-        )
+        shards, arguments = read_arguments(Path(path))
+        return create_cluster(shards, is_async=is_async, **arguments)
 
     # -- the engine --
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        """An ordinary SQLAlchemy engine for the whole cluster."""
-        return create_engine(URL.create("postgresql+shards", host=self.name), cluster=self)
+        """An ordinary SQLAlchemy engine for the whole cluster: always the same one."""
+        if self._engine is None:
+            with self._lock:  # of two that were made, only one would have the user's listeners
+                if self._engine is None:
+                    self._engine = make_engine(self)
+        return self._engine
 
     @property
     def shard_map(self) -> ShardMap:
@@ -281,7 +299,9 @@ class Cluster:
         return check_cluster(self, metadata, deadline_seconds)
 
     def dispose(self) -> None:
-        """Close all pools. The cluster cannot be used afterwards."""
+        """Stop recovery workers and close all pools. The cluster cannot be used afterwards."""
+        for worker in tuple(self.workers):
+            worker.stop()
         self.is_disposed = True
         self.close_pools()
 
@@ -296,7 +316,7 @@ class Cluster:
         """Refuse to work after `dispose`; after a fork, leave the parent's connections alone."""
         if self.is_disposed:
             raise ConfigurationError(
-                f"the cluster {self.name!r} is disposed", "create a new one with create_cluster()"
+                f"the cluster {self.name!r} is disposed", "create a new cluster"
             )
         if os.getpid() != self._pid:
             with self._lock:
@@ -333,13 +353,26 @@ class Cluster:
             )
         return self._coordinator.commit(enlisted)
 
-    def recover(self, older_than: timedelta | None = None) -> RecoveryReport:
+    def recover(
+        self, older_than: timedelta | None = None, *, gid: str | None = None
+    ) -> RecoveryReport:
         """Finish what crashes left prepared: everything that can be settled.
 
         :param older_than: leave alone what was prepared more recently.
+        :param gid: finish only this transaction.
         """
         self.check_open()
-        return self._recovery.recover(older_than)
+        return self._recovery.recover(older_than, gid=gid)
+
+    def transaction_gauges(self) -> TransactionGauges:
+        """What the recoveries of this process found and did, for a monitoring system."""
+        return self._recovery.gauges
+
+    @property
+    def recovery(self) -> Recovery:
+        """What finishes transactions of this cluster; for the command line."""
+        self.check_open()
+        return self._recovery
 
     def in_doubt(self) -> list[InDoubtTransaction]:
         """List the distributed transactions that are prepared on some shard."""
@@ -380,6 +413,12 @@ class Cluster:
                 raise self.shards[shard].unavailable(error) from error
             yield driver
 
+    def _note_unknown(self, shards: tuple[str, ...]) -> None:
+        """Remember shards that are being added, and that this process does not know."""
+        with self._lock:
+            unknown = self.territory.unknown.union(shards)
+            self.territory = replace(self.territory, unknown=unknown)
+
     def _sorting(self) -> str:
         with self.reach(self.global_shard) as connection:
             return sorting_of(connection)
@@ -394,6 +433,7 @@ class Cluster:
         _compat.distrust_pool(pool, enlisted.pooled, error)
 
 
+@printed_by_alembic()
 def create_cluster(
     shards: Mapping[str, str | URL],
     *,
@@ -408,12 +448,16 @@ def create_cluster(
     decision_retention: timedelta = timedelta(days=1),
     workspace: str | URL | Engine | None = None,
     gather_limit: GatherLimit | None = None,
+    consistent_reads: bool = False,
+    is_async: bool = False,
     **engine_arguments: Any,
 ) -> Cluster:
     """Create a cluster from URLs, as ``create_engine()`` creates an engine from one.
 
     :param shards: name -> URL (``postgresql+psycopg://``), in the cluster's order.
     :param workspace: URL or engine of the PostgreSQL that runs gathered statements.
+    :param is_async: it is used in SQLAlchemy's greenlets, and waits on asyncio's event loop, as
+        `create_async_cluster` has it.
     :param engine_arguments: go to ``create_engine()`` of each shard: ``pool_size=10``.
 
     The other arguments are those of `Cluster`. No server is reached yet.
@@ -421,11 +465,13 @@ def create_cluster(
     :raises ConfigurationError: with every fault that was found.
     """
     if isinstance(workspace, (str, URL)):
-        workspace = create_shard_engine("workspace", workspace, **engine_arguments)
+        workspace = create_shard_engine(
+            "workspace", workspace, is_async=is_async, **engine_arguments
+        )
     check_names(shards)
     return Cluster(
         {
-            shard: create_shard_engine(shard, url, **engine_arguments)
+            shard: create_shard_engine(shard, url, is_async=is_async, **engine_arguments)
             for shard, url in shards.items()
         },
         name=name,
@@ -439,6 +485,7 @@ def create_cluster(
         decision_retention=decision_retention,
         workspace=workspace,
         gather_limit=gather_limit,
+        consistent_reads=consistent_reads,
     )
 
 

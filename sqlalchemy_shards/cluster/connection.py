@@ -32,27 +32,31 @@ from sqlalchemy_shards.errors import (
     UnknownShard,
     UnsupportedStatement,
 )
+from sqlalchemy_shards.transactions.snapshots import LEVEL
 
+from .copying.failures import used_while_copying
 from .cursor import ClusterCursor
-from .enlisted import CHARACTERISTICS, EnlistedShard
-from .estimates import expected_rows
-from .inserted import InsertedRows
-from .observing import CONNECT, observed
-from .transaction_log import TransactionLog
+from .dispatch.inserted import InsertedRows
+from .enlistment.consistent import check_can_begin, check_is_among, take_snapshots
+from .enlistment.early_xid import run_beside, shard_to_ask
+from .enlistment.enlisted import EnlistedShard
+from .enlistment.transaction_log import TransactionLog
+from .explain.observing import CONNECT, observed
+from .gather.estimates import expected_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy_shards.connections.fan_out import Outcome
     from sqlalchemy_shards.errors import TransactionUnfinished
-    from sqlalchemy_shards.planning.parts import Gathering
+    from sqlalchemy_shards.planning.parts import Gathering, Question
     from sqlalchemy_shards.routing.router import Locator, Territory
 
     from .cluster import Cluster
-    from .observing import Observer
-    from .transaction_log import Told
-    from .work import Work
+    from .dispatch.work import Work
+    from .enlistment.transaction_log import Told
+    from .explain.observing import Observer
 
 
 class ClusterConnection:
@@ -76,6 +80,8 @@ class ClusterConnection:
         self.streams: set[ClusterCursor] = set()
         """The server-side cursors that are open: they end with the transaction."""
         self.closed = False
+        self.is_copying = False
+        """Rows are being copied into shards, whose connections can do nothing else meanwhile."""
         self.lost_shard: str | None = None
         """The shard whose connection was lost within this transaction."""
         self.failed_shard: str | None = None
@@ -83,6 +89,8 @@ class ClusterConnection:
         self._characteristics: dict[str, Any] = {}
         self._log = TransactionLog()
         self._began_at: datetime | None = None
+        self._consistent: frozenset[str] | None = None
+        """The shards whose snapshots were made to show the same."""
         self._pid = os.getpid()
 
     @property
@@ -106,7 +114,7 @@ class ClusterConnection:
         self.check_usable()
         enlisted = self.enlist(name)
         self.check_write([name])
-        enlisted.note_writes(None)
+        enlisted.note_unread()
         return enlisted.driver
 
     def enlist(self, name: str) -> EnlistedShard:
@@ -126,21 +134,61 @@ class ClusterConnection:
                 f"name one of {', '.join(map(repr, self.cluster.shards))}",
                 shard=name,
             )
+        characteristics = self._characteristics
+        if self._consistent is not None:
+            check_is_among(name, self._consistent)
+            characteristics = {**characteristics, "isolation_level": LEVEL}
         enlisted = observed(
             self.observer,
             CONNECT,
             name,
-            lambda: EnlistedShard(shard, shard.acquire(), self._characteristics),
+            lambda: EnlistedShard(shard, shard.acquire(), characteristics),
         )
         self.enlisted[name] = enlisted
+        self._tell(enlisted)
+        return enlisted
+
+    def _tell(self, enlisted: EnlistedShard) -> None:
         try:
             for told in self._log:
                 enlisted.driver.execute(told.sql, told.parameters)
         except BaseException as error:
             # Nothing may run there without the settings that were not made any more.
-            self.note_error(name, error, is_shared=True)
+            self.note_error(enlisted.name, error, is_shared=True)
             raise
-        return enlisted
+
+    def begin_consistent(self, shards: Iterable[str] | None = None) -> None:
+        """Let the shards take part with snapshots that show the same transactions.
+
+        Every distributed transaction is seen wholly or not at all, until this one ends. Statements
+        on other shards are refused. It must be the first thing in the transaction.
+
+        :param shards: None: all of the cluster.
+        :raises SnapshotsDiffer: the snapshots did not come to show the same in time.
+        """
+        self.check_usable()
+        names = tuple(dict.fromkeys(self.cluster.shards if shards is None else shards))
+        check_can_begin(self, names)
+        self._consistent = frozenset(names)
+        try:
+            if len(names) > 1:
+                take_snapshots(self, names)
+            else:
+                self.enlist(names[0])
+        except BaseException:
+            self.failed_shard = self.failed_shard or names[0]
+            raise
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether nothing was set for the transaction, and no savepoint is open."""
+        return not any(True for _ in self._log)
+
+    def begin_again(self, enlisted: EnlistedShard) -> None:
+        """End a shard's transaction and begin another, with what was set for it."""
+        enlisted.driver.rollback()
+        enlisted.xid = None
+        self._tell(enlisted)
 
     def settings(self) -> Iterator[Told]:
         """What statements of the transaction depend on, in the order in which it was set."""
@@ -156,19 +204,36 @@ class ClusterConnection:
         assert self._began_at is not None
         return self._began_at
 
-    def expected_rows(self, gathering: Gathering, part: int, make_work: Callable[[], Work]) -> int:
-        """How many rows of a part a shard would ship, as its planner expects."""
-        return expected_rows(self, gathering, part, make_work)
+    def expected_rows(
+        self,
+        gathering: Gathering,
+        questions: Mapping[Question, str],
+        work_of: Callable[[Question, str], Work],
+    ) -> Mapping[Question, int]:
+        """How many rows statements would give, as the planners of their shards expect."""
+        return expected_rows(self, gathering, questions, work_of)
 
     def check_usable(self) -> None:
         """Refuse statements in a transaction that failed, or on a connection that is closed."""
-        if self.closed or self.cluster.is_disposed or self._pid != os.getpid():
+        if self.closed or self.is_copying or self.cluster.is_disposed or self._pid != os.getpid():
             self._check_open()
         if self.failed_shard is not None:
             raise InFailedSqlTransaction(
                 "current transaction is aborted, commands ignored until end of transaction block "
                 f"(a statement failed on shard {self.failed_shard!r})"
             )
+
+    def run_write(self, shard: str, run: Callable[[], object]) -> None:
+        """Run a statement that may write on a shard, one of several that take part.
+
+        :param run: runs it there.
+        """
+        asked = shard_to_ask(self.enlisted, shard)
+        if asked is None:
+            run()
+        else:
+            cluster = self.cluster
+            run_beside(asked, run, cluster.fan_out, seconds=cluster.timeouts.round_seconds)
 
     def check_write(self, shards: Sequence[str]) -> None:
         """Refuse a write that would not be atomic, or is not wanted to touch several shards.
@@ -258,6 +323,16 @@ class ClusterConnection:
             self.rollback()
             self.closed = True
 
+    def terminate(self) -> None:
+        """Close the connection of every enlisted shard, without waiting for anything."""
+        enlisted, self.enlisted = self.enlisted, {}
+        for each in enlisted.values():
+            each.pooled.invalidate()
+        while self.streams:
+            self.streams.pop().abandon()
+        self.closed = True
+        self._forget()
+
     @property
     def broken(self) -> bool:
         """Whether SQLAlchemy must see this connection as lost."""
@@ -336,7 +411,7 @@ class ClusterConnection:
     @property
     def isolation_level(self) -> psycopg.IsolationLevel | None:
         """Isolation level of every shard's transaction; None: as the shard has it."""
-        return self._characteristics.get("isolation_level")
+        return self._characteristics.get("isolation_level") if self._consistent is None else LEVEL
 
     @isolation_level.setter
     def isolation_level(self, value: psycopg.IsolationLevel | None) -> None:
@@ -376,6 +451,8 @@ class ClusterConnection:
     def _check_open(self) -> None:
         if self.closed:
             raise psycopg.InterfaceError("the cluster connection is closed")
+        if self.is_copying:
+            raise used_while_copying()
         self.cluster.check_open()
         if self._pid != os.getpid():
             if self.enlisted:
@@ -390,9 +467,8 @@ class ClusterConnection:
         enlisted, self.enlisted = self.enlisted, {}
         for each in enlisted.values():
             each.pooled.detach()
-        for stream in self.streams:
-            stream.leave_to_parent()
-        self.streams.clear()
+        while self.streams:
+            self.streams.pop().leave_to_parent()
         self._forget()
 
     def _release(self) -> None:
@@ -413,16 +489,12 @@ class ClusterConnection:
 
     def _end_streams(self) -> None:
         """Close them now: soon the connections may be another session's."""
-        streams, self.streams = self.streams, set()
-        for each in streams:
-            each.end()
+        while self.streams:
+            self.streams.pop().end()
 
     def _forget(self) -> None:
-        self._began_at = None
+        self._began_at = self._consistent = None
         self.locator = None
         self.inserted.clear()
         self._log.clear()
         self.failed_shard = self.lost_shard = None
-
-
-__all__ = ["CHARACTERISTICS", "ClusterConnection"]

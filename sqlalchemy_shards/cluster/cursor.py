@@ -10,7 +10,9 @@ untouched.
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -21,15 +23,20 @@ from sqlalchemy_shards.execution.merge import check_types, is_merged_whole, merg
 from sqlalchemy_shards.execution.sorting import NotMergeable
 from sqlalchemy_shards.plan import FirstCopy, ForeignOrder
 from sqlalchemy_shards.routing.route import Reason, Route
+from sqlalchemy_shards.transactions.fail_points import AFTER_STATEMENT, BEFORE_STATEMENT
 
-from .by_key import shard_by_key
-from .dispatch import dispatch
-from .gather import answer, in_order
-from .observing import RUN, observed
-from .on_shards import on_shards
-from .one_set import gather_instead
-from .streaming import StreamedAnswer, StreamedShards, close_cursor
-from .work import Dispatch, Given, Work
+from .columns_alike import check_columns_alike
+from .dispatch.by_key import read_by_key, shard_by_key
+from .dispatch.copies import check_all_known
+from .dispatch.dispatch import dispatch
+from .dispatch.one_set import gather_instead
+from .dispatch.work import Dispatch, Given, Work
+from .enlistment.enlisted import shard_of
+from .enlistment.on_shards import failing_alike, on_shards
+from .explain.observing import RUN, observed
+from .gather.gather import answer, in_order
+from .gather.supplying import supplied_works
+from .streaming import ROWS_PER_FETCH, StreamedAnswer, StreamedShards, abandon_cursor, close_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,8 +46,10 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.routing.settings import Setting
 
     from .connection import ClusterConnection
-    from .enlisted import EnlistedShard
-    from .observing import Observer
+    from .enlistment.enlisted import EnlistedShard
+    from .explain.observing import Observer
+    from .moved_rows import Moving
+    from .moved_sets import MovingSets
 
 _TEXT_OID = 25
 
@@ -61,6 +70,10 @@ class ClusterCursor:
     _given: Given | None = None
     _streamed: StreamedShards | None = None
     _has_ended = False
+    _is_raw = False
+    _arguments: tuple[Any, ...] = ()
+    _keywords: Mapping[str, Any] = MappingProxyType({})
+    _name: str | None = None
 
     def __init__(
         self,
@@ -69,26 +82,27 @@ class ClusterCursor:
         keywords: Mapping[str, Any] | None = None,
     ) -> None:
         self.connection = connection
-        self._arguments = arguments
-        self._keywords = keywords or {}
-        name = arguments[0] if arguments else self._keywords.get("name")
-        self._name: str | None = name or None
-        if self._name:
-            connection.streams.add(self)
+        if arguments or keywords:  # few have any, and all others save the steps
+            self._arguments = arguments
+            self._keywords = keywords or {}
+            self._name = (arguments[0] if arguments else self._keywords.get("name")) or None
+            if self._name:
+                connection.streams.add(self)
 
     # -- the path of a statement --
 
     def run_by_key(self, context: DefaultExecutionContext, sql: str, parameters: Any) -> bool:
         """Run a statement with one parameter set the quick way; False: it needs `run`."""
         connection = self.connection
-        if connection.observer is not None:
-            return False
-        shard = shard_by_key(context, connection)
+        shard = None if connection.observer is not None else shard_by_key(context, connection)
         if shard is None:
             return False
         connection.check_usable()
-        writes = False if context.compiled.plan.is_plain_read else None  # type: ignore[union-attr]
-        self._perform_single(shard, sql, parameters, writes)
+        is_read = context.compiled.plan.is_plain_read  # type: ignore[union-attr]
+        if is_read and self._name is None:
+            read_by_key(connection, context, shard, sql, parameters)
+        else:
+            self._perform_single(shard, sql, parameters, False if is_read else None)
         return True
 
     def run(
@@ -157,15 +171,21 @@ class ClusterCursor:
 
     def perform(self, decided: Dispatch, observer: Observer | None = None) -> None:
         """Run what was decided on the shards, and make their answers one."""
+        self._is_raw = decided.is_raw
         if decided.setting is not None:
             self._perform_setting(decided, decided.setting)
             return
         if not decided.works:
             self._perform_nothing(decided)
             return
+        if decided.moving is not None:
+            self._perform_moving(decided, decided.moving)
+            return
         if decided.gather is not None:
             self._perform_gather(decided)
             return
+        if decided.supply is not None:
+            decided.works = supplied_works(self.connection, decided, decided.supply)
         if decided.merge is not None:
             self._perform_scatter(decided)
             return
@@ -195,6 +215,14 @@ class ClusterCursor:
         self.connection.set_for_transaction(work.sql, work.parameters)
         self.description = [(name, _TEXT_OID, *[None] * 5) for name in setting.columns] or None
 
+    def _perform_moving(self, decided: Dispatch, moving: Moving | MovingSets) -> None:
+        """Insert the rows that a SELECT gives, some after others."""
+        self._close()
+        self._dispatch = decided
+        moved = moving.perform(self.connection, lambda: ClusterCursor(self.connection))
+        self._merged = iter(moved.rows)
+        self.description, self.rowcount = moved.description, moved.row_count
+
     def _perform_nothing(self, decided: Dispatch) -> None:
         """Give no rows, without asking."""
         self._close()
@@ -214,17 +242,24 @@ class ClusterCursor:
             enlisted = connection.enlisted.get(shard) or connection.enlist(shard)
             cursor = enlisted.driver.cursor(*self._arguments, **self._keywords)
             self._single = cursor
-            if is_many:
-                cursor.executemany(sql, parameters)
+            hooks = connection.cluster.hooks
+            is_armed = hooks.fail_points is not None  # not even a call, on the way of most
+            if is_armed:
+                hooks.reach(BEFORE_STATEMENT, shard)
+            run = cursor.executemany if is_many else cursor.execute
+            if writes is not False and len(connection.enlisted) > 1:
+                connection.run_write(shard, partial(run, sql, parameters))
             else:
-                cursor.execute(sql, parameters)
+                run(sql, parameters)
+            if is_armed:
+                hooks.reach(AFTER_STATEMENT, shard)
         except BaseException as error:
             connection.note_error(shard, error, is_shared=False)
             raise
         self.description = cursor.description
         self.rowcount = cursor.rowcount
         if writes is not False:
-            enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
+            self._note(enlisted, cursor)
 
     def _perform_gather(self, decided: Dispatch) -> None:
         """Let the workspace answer; its cursor holds all rows, or streams them."""
@@ -243,10 +278,14 @@ class ClusterCursor:
             self.connection.check_write([work.shard for work in works])
         cursors: dict[str, Any] = {}
         if decided.is_ordered:
+            with failing_alike(self.connection, works[0].shard):
+                self.connection.enlist(works[0].shard)
+            check_all_known(self.connection.territory)
             self._fan_out(works[:1], cursors)
             works = works[1:]
         self._fan_out(works, cursors)
         self._cursors = [cursors[work.shard] for work in decided.works]
+        check_columns_alike(decided, self._cursors)
         first = self._cursors[0]
         visible = visible_columns(decided.merge)
         self.description = first.description and first.description[:visible]
@@ -270,29 +309,36 @@ class ClusterCursor:
 
     def _fan_out(self, works: Sequence[Work], cursors: dict[str, Any]) -> None:
         writes = self._dispatch is not None and self._dispatch.writes
+        hooks = self.connection.cluster.hooks
 
         def perform(work: Work, enlisted: EnlistedShard) -> Any:
             cursor = cursors[work.shard] = self._cursor_on(enlisted.driver)
+            hooks.reach(BEFORE_STATEMENT, work.shard)
             if work.is_many:
                 cursor.executemany(work.sql, work.parameters)
             else:
                 cursor.execute(work.sql, work.parameters)
+            hooks.reach(AFTER_STATEMENT, work.shard)
             if writes is not False:
-                enlisted.note_writes(True if cursor.rowcount > 0 and _is_write(cursor) else None)
+                self._note(enlisted, cursor)
             return cursor
 
         try:
             on_shards(self.connection, works, perform)
-        except Exception:
+        except BaseException:
             self._cursors = list(cursors.values())  # to be closed
             raise
+
+    def _note(self, enlisted: EnlistedShard, cursor: Any) -> None:
+        """Remember what a statement did that may have written."""
+        enlisted.note(cursor, is_raw=self._is_raw)
 
     def _cursor_on(self, driver: Any) -> Any:
         return driver.cursor(*self._arguments, **self._keywords)
 
     # -- rows --
 
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, size: int = ROWS_PER_FETCH) -> Iterator[tuple[Any, ...]]:
         if self._merged is None:
             decided = self._dispatch
             if decided is None or decided.merge is None or self.description is None:
@@ -308,6 +354,8 @@ class ClusterCursor:
             if arrived is not None:
                 self._merged = merged(decided.merge, arrived, types, decided.values or {})
         assert self._merged is not None
+        if self._streamed is not None:
+            self._streamed.size = size
         return self._merged
 
     def _arrived(self, decided: Dispatch) -> Sequence[Iterator[tuple[Any, ...]]] | None:
@@ -345,10 +393,8 @@ class ClusterCursor:
         """The next rows, as many as asked for if there are so many."""
         self._check_stream()
         if self._single is None:
-            rows, size = self._rows(), size or self.arraysize
-            if self._streamed is not None:
-                self._streamed.size = size
-            return list(islice(rows, size))
+            size = size or self.arraysize
+            return list(islice(self._rows(size), size))
         try:
             return self._single.fetchmany(size or self.arraysize)  # type: ignore[no-any-return]
         except psycopg.Error as error:
@@ -379,9 +425,9 @@ class ClusterCursor:
             work = self._dispatch.works[0]  # type: ignore[union-attr]
             self.connection.note_error(work.shard, error, is_shared=True)
             return
-        for name, enlisted in self.connection.enlisted.items():
-            if enlisted.driver is self._single.connection:
-                self.connection.note_error(name, error, is_shared=False)
+        name = shard_of(self._single, self.connection.enlisted)
+        if name is not None:
+            self.connection.note_error(name, error, is_shared=False)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._single) if self._single is not None else self._rows()
@@ -409,15 +455,15 @@ class ClusterCursor:
         self.perform(Dispatch([Work(shards[0], sql, parameters, is_many)], route))
 
     def close(self) -> None:
-        """Close the shards' cursors, all of them also where one cannot be reached.
-
-        As the driver's, a cursor that is closed counts no rows any more.
-        """
+        """Close the shards' cursors, all of them also where one cannot be reached."""
         self.connection.streams.discard(self)
         self._close()
 
+    async def _async_soft_close(self) -> None:
+        """Close nothing, for SQLAlchemy's asyncio: all rows are here, or the cursor streams."""
+
     def _close(self) -> None:
-        self.rowcount = -1
+        self.rowcount = -1  # as the driver's does: it counts no rows any more
         self._streamed = None
         single, self._single = self._single, None
         if single is not None:
@@ -435,6 +481,12 @@ class ClusterCursor:
         with suppress(psycopg.Error):
             self._close()
 
+    def abandon(self) -> None:
+        """Let go of server-side cursors whose connections are closed, without waiting."""
+        for cursor in filter(None, (self._single, *self._cursors)):
+            abandon_cursor(cursor)
+        self._single, self._cursors = None, ()
+
     def leave_to_parent(self) -> None:
         """Let go of what a fork brought along."""
         single, self._single = self._single, None
@@ -446,10 +498,3 @@ class ClusterCursor:
 
     def setoutputsize(self, size: Any, column: Any = None) -> None:
         """Do nothing, as DBAPI allows."""
-
-
-_WRITING_TAGS = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY")
-
-
-def _is_write(cursor: Any) -> bool:
-    return (cursor.statusmessage or "").startswith(_WRITING_TAGS)

@@ -9,23 +9,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import QueuePool, event
+from sqlalchemy import AsyncAdaptedQueuePool, QueuePool, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.expression import (
     ReleaseSavepointClause,
     RollbackToSavepointClause,
     SavepointClause,
 )
 
+from sqlalchemy_shards.connections.event_loop import running_loop
 from sqlalchemy_shards.errors import (
     ConfigurationError,
     ShardsError,
     ShardUnavailable,
     UnsupportedStatement,
 )
+from sqlalchemy_shards.transactions.retryable import BY_THE_SERVER
 
 from .compiler import ShardsCompiler
 from .connection import ClusterConnection
+from .context import ShardsExecutionContext
+from .enlistment.enlisted import shard_of
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, Pool
@@ -48,9 +53,24 @@ class ClusterConnections(QueuePool):
         """Close the idle connections of the shards' own pools: here are none."""
         # Not by the event engine_disposed: whoever listens to an engine slows every statement.
         super().dispose()
-        cluster: Cluster | None = getattr(self._dialect_of_cluster, "cluster", None)
+        cluster = self._cluster
         if cluster is not None:
             cluster.close_pools()
+
+    def recreate(self) -> ClusterConnections:
+        """As ``engine.dispose(close=False)`` does in a forked child: it is for the shards, too."""
+        cluster = self._cluster
+        if cluster is not None and not cluster.is_disposed:
+            cluster.check_open()
+        return super().recreate()  # type: ignore[return-value]
+
+    @property
+    def _cluster(self) -> Cluster | None:
+        return getattr(self._dialect_of_cluster, "cluster", None)
+
+
+class AsyncClusterConnections(ClusterConnections, AsyncAdaptedQueuePool):
+    """The same for tasks of asyncio."""
 
 
 class ShardsDialect(PGDialect_psycopg):
@@ -62,6 +82,7 @@ class ShardsDialect(PGDialect_psycopg):
     driver = "shards"
     supports_statement_cache = True
     statement_compiler = ShardsCompiler
+    execution_ctx_cls = ShardsExecutionContext
 
     def __init__(self, cluster: Cluster | None = None, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -77,11 +98,8 @@ class ShardsDialect(PGDialect_psycopg):
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[Any]:
-        """Refuse: a sync dialect would block the event loop."""
-        raise ConfigurationError(
-            "postgresql+shards has no asyncio dialect yet",
-            "use create_engine() and run the session in a thread, as with asyncio.to_thread()",
-        )
+        """The same, whose shards wait on the event loop."""
+        return AsyncShardsDialect
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
@@ -99,7 +117,7 @@ class ShardsDialect(PGDialect_psycopg):
                     "write postgresql+shards:///path/to/shards.toml (four slashes for an absolute "
                     "path), or use Cluster(...).engine",
                 )
-            self.cluster = Cluster.from_file(url.database)
+            self.cluster = Cluster.from_file(url.database, is_async=self.is_async)
         return [], {}
 
     def connect(self, *arguments: Any, **keywords: Any) -> Any:
@@ -138,7 +156,12 @@ class ShardsDialect(PGDialect_psycopg):
     # -- statements --
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        """Hand a statement to the cluster cursor; a savepoint is one over all shards."""
+        """Hand a statement to its cursor; a savepoint is one over all shards."""
+        lent = context.lent
+        if lent is not None:
+            if context.run_lent(lent, cursor, statement, parameters):
+                return
+            context.cursor = cursor = context.root_connection.connection.cursor()
         if cursor.run_by_key(context, statement, parameters):
             return
         compiled = context.compiled
@@ -206,12 +229,42 @@ class ShardsDialect(PGDialect_psycopg):
             self.set_isolation_level(dbapi_conn, self.engine_isolation_level)
 
 
+class AsyncShardsDialect(ShardsDialect):
+    """PostgreSQL behind many servers, for asyncio.
+
+    What it does is what `ShardsDialect` does: only the shards' connections wait otherwise.
+    """
+
+    is_async = True
+    has_terminate = True
+    supports_statement_cache = True
+
+    @classmethod
+    def get_pool_class(cls, url: URL) -> type[Pool]:
+        """Pooling is for the shards' own engines."""
+        return AsyncClusterConnections
+
+    def connect(self, *arguments: Any, **keywords: Any) -> Any:
+        """Return a cluster connection; no server is reached yet.
+
+        :raises ConfigurationError: no event loop of asyncio runs here.
+        """
+        running_loop()
+        return super().connect(*arguments, **keywords)
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """Let go of a connection where nothing can be waited for."""
+        dbapi_connection.terminate()
+
+
 def _name_shard(context: ExceptionContext) -> ShardsError | None:
     """Say in SQLAlchemy's error on which shard a driver's error was raised."""
     if context.execution_context is None and isinstance(context.original_exception, ShardsError):
         return context.original_exception  # of a column's default, which SQLAlchemy would wrap
-    shard = getattr(context.original_exception, "shard", None)
-    error = context.sqlalchemy_exception
+    shard = getattr(context.original_exception, "shard", None) or _shard_of_rows(context)
+    error: Any = context.sqlalchemy_exception
+    if isinstance(context.sqlalchemy_exception, DBAPIError):
+        error.is_retryable = getattr(error.orig, "sqlstate", None) in BY_THE_SERVER
     if shard is not None and error is not None and not isinstance(error, ShardsError):
         error.add_detail(f"shard: {shard}")
     others = getattr(context.original_exception, "shard_errors", None)
@@ -221,3 +274,12 @@ def _name_shard(context: ExceptionContext) -> ShardsError | None:
             + ", ".join(f"{name} ({type(each).__name__})" for name, each in others.items())
         )
     return None
+
+
+def _shard_of_rows(context: ExceptionContext) -> str | None:
+    """The shard of a row that the driver could not read, where SQLAlchemy has its cursor."""
+    execution, connection = context.execution_context, context.connection
+    if execution is None or connection is None or connection.invalidated or connection.closed:
+        return None
+    enlisted = getattr(connection.connection.driver_connection, "enlisted", None)
+    return shard_of(execution.cursor, enlisted) if enlisted else None

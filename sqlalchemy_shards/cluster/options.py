@@ -8,7 +8,7 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 
-from sqlalchemy_shards.errors import ConfigurationError, MissingShardKey
+from sqlalchemy_shards.errors import ConfigurationError, MissingShardKey, RoutingError
 from sqlalchemy_shards.models.distribution import Sharded, distribution_of, key_columns
 from sqlalchemy_shards.models.key_types import NotOfFamily, key_type_of
 from sqlalchemy_shards.routing.route import Reason, Route
@@ -55,6 +55,23 @@ def named_route(options: Mapping[str, Any], territory: Territory, dialect: Diale
 def allows_scatter(options: Mapping[str, Any], default: str) -> bool:
     """Whether a statement without a known key may go to several shards."""
     return checked_scatter(options.get("scatter", default)) == "allow"
+
+
+def check_named(
+    route: Route, named: Route | None, target: str | None, sql: str | None = None
+) -> None:
+    """Refuse rows that belong elsewhere than an option says.
+
+    :raises RoutingError: they do.
+    """
+    if named is not None and not set(route.shards) <= set(named.shards):
+        raise RoutingError(
+            f"a row for table {target!r} belongs to shard {route.shards[0]!r}, and the "
+            f"execution option names {', '.join(map(repr, named.shards))}",
+            "leave the option away: inserted rows go where their shard key says",
+            shard=route.shards[0],
+            statement=sql,
+        )
 
 
 def checked_scatter(value: Any) -> str:

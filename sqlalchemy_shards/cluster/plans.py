@@ -1,35 +1,33 @@
 """What is kept beside each compiled statement: its sources, and its plan for several shards.
 
 Held by SQLAlchemy's own `Compiled` object, which SQLAlchemy caches already: a statement is analysed
-once and run often. Nothing here depends on values, on options or on the shard map.
+once and run often. Nothing here depends on values or on options; what depends on the shard map is
+held by that map, and made anew for another one.
 """
 
 from __future__ import annotations
 
-from datetime import date
-from types import MappingProxyType
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import UUID
 
 from sqlalchemy_shards import _compat
-from sqlalchemy_shards.models.key_types import KeyFamily
 from sqlalchemy_shards.planning.derived import bind_processors
 from sqlalchemy_shards.planning.gathering import plan_gathering
 from sqlalchemy_shards.planning.partial import plan_partial
 from sqlalchemy_shards.planning.planner import prepare
 from sqlalchemy_shards.planning.refusal import Refusal
-from sqlalchemy_shards.planning.splitting import NotSplittable
+from sqlalchemy_shards.planning.supplying import plan_supply
 from sqlalchemy_shards.routing.analysis import analyse
 from sqlalchemy_shards.routing.carried_ids import carried_ids
 from sqlalchemy_shards.routing.conditions import Parameter, PartEquals, parameters_of
 
-from .asking import Asking, kinds_of, untyped_parameters
-from .own_values import key_lists
-from .values import processors_of
-from .whereabouts import shows_absence
+from .dispatch.own_values import key_lists
+from .dispatch.values import processors_of
+from .dispatch.whereabouts import shows_absence
+from .gather.asking import Asking, kinds_of, untyped_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -37,13 +35,15 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.models.key_types import KeyType
     from sqlalchemy_shards.planning.draft import Facts, Prepared
     from sqlalchemy_shards.planning.parts import Gathering
+    from sqlalchemy_shards.planning.supplying import Supply
     from sqlalchemy_shards.routing.carried_ids import CarriedIds
+    from sqlalchemy_shards.routing.router import Territory
     from sqlalchemy_shards.routing.sources import StatementSources
 
     from .compiler import ShardsCompiler
-    from .own_values import KeyList
-    from .values import Processors
-    from .work import Given, Surroundings
+    from .dispatch.own_values import KeyList
+    from .dispatch.values import Processors
+    from .dispatch.work import Given, Surroundings
 
 
 KINDS_MAX: Final = 8
@@ -63,6 +63,32 @@ class SimpleKey(NamedTuple):
     key_type: KeyType
 
 
+class KeyReader(NamedTuple):
+    """How the shard of a read by key is found in the fewest steps.
+
+    :param territory: the one that it was made for; another one needs another reader.
+    :param name: the parameter with the key.
+    :param kind: the exact type of the values that it can find the shard of.
+    :param shard_of: finds it; see `KeyspaceMap.finder`.
+    """
+
+    territory: Territory | None
+    name: str
+    kind: type
+    shard_of: Callable[[Any], str]
+
+    @classmethod
+    def of(cls, key: SimpleKey, territory: Territory) -> KeyReader:
+        """Make one for a statement's key, which has a plain type."""
+        keyspace, name, kind, _ = key
+        assert kind is not None
+        return cls(territory, name, kind, territory.shard_map.keyspaces[keyspace].finder(kind))
+
+
+NO_READER: Final = KeyReader(None, "", type(None), str)
+"""That of a statement that was not read yet."""
+
+
 class StatementPlan:
     """What is known of one compiled statement."""
 
@@ -72,13 +98,16 @@ class StatementPlan:
         "_partial",
         "_prepared",
         "_processors_of_all",
+        "_supplies",
         "_untyped",
         "cache",
         "carried_ids",
         "inserted_key",
         "is_loaders",
         "is_plain_read",
+        "lacking",
         "processors",
+        "reader",
         "shows_absence",
         "simple_key",
         "sources",
@@ -102,6 +131,8 @@ class StatementPlan:
         self.simple_key = None if carried_ids else _simple_key(sources, processors)
         self.inserted_key = _inserted_key(sources, processors)
         self.is_plain_read = sources.is_plain
+        has_kind = self.simple_key is not None and self.simple_key.plain_type is not None
+        self.reader = NO_READER if self.is_plain_read and has_kind else None
         self.is_loaders = is_loaders
         self.shows_absence = shows_absence
         self._prepared: Prepared | Refusal | None = None
@@ -109,7 +140,10 @@ class StatementPlan:
         self._processors_of_all: Processors | None = None
         self._gathering: Gathering | Refusal | None = None
         self._partial: dict[tuple[Any, ...], Gathering | None] = {}
+        self._supplies: dict[tuple[Any, ...], Supply | Refusal] = {}
         self._untyped: tuple[str, ...] | None = None
+        # Tables of which not all shards had all columns of the model when it was planned.
+        self.lacking: tuple[Any, ...] = ()
 
     def prepared(self, compiled: SQLCompiler, facts: Facts) -> Prepared:
         """The plan for several shards, made when it is first needed.
@@ -123,6 +157,7 @@ class StatementPlan:
             except Refusal as refusal:
                 prepared = refusal.with_traceback(None)  # it would hold what planning has made
             self._prepared = prepared
+            self._note_lacking(compiled)
         if isinstance(prepared, Refusal):
             raise Refusal(prepared.reason, prepared.advice)
         return prepared
@@ -159,6 +194,7 @@ class StatementPlan:
             except Refusal as refusal:
                 gathering = refusal.with_traceback(None)
             self._gathering = gathering
+            self._note_lacking(compiled)
         if isinstance(gathering, Refusal):
             raise Refusal(gathering.reason, gathering.advice)
         return gathering
@@ -166,25 +202,60 @@ class StatementPlan:
     def _partial_gathering(self, given: Given, around: Surroundings) -> Gathering | None:
         """How it answers from what the shards make of their rows; None: it cannot."""
         compiled: Any = given.context.compiled
-        if self._untyped is None:
-            self._untyped = untyped_parameters(compiled)
-        values = _compat.raw_parameters(given.context) if self._untyped else {}
-        kinds = kinds_of(self._untyped, values, self.processors_of_all(compiled))
+        kinds = self._kinds(given)
         if kinds is None:
             return None
         if kinds not in self._partial and len(self._partial) < KINDS_MAX:
             try:
                 facts = Asking(given.context, around)
-                self._partial[kinds] = plan_partial(compiled, self.sources, facts)
-            except NotSplittable:
+                self._partial[kinds] = plan_partial(compiled, facts)
+            except Refusal:
                 self._partial[kinds] = None
+            self._note_lacking(compiled)
         return self._partial.get(kinds)
 
+    def supply(self, given: Given, around: Surroundings) -> Supply:
+        """What shards are to be given of others for an UPDATE or DELETE.
+
+        :raises Refusal: it would not be done as one database would.
+        """
+        compiled: Any = given.context.compiled
+        kinds = self._kinds(given)
+        supply = None if kinds is None else self._supplies.get(kinds)
+        if supply is None:
+            try:
+                supply = plan_supply(compiled, self.sources, Asking(given.context, around))
+            except Refusal as refusal:
+                supply = refusal.with_traceback(None)
+            if kinds is not None and len(self._supplies) < KINDS_MAX:
+                self._supplies[kinds] = supply
+            self._note_lacking(compiled)
+        if isinstance(supply, Refusal):
+            raise Refusal(supply.reason, supply.advice)
+        return supply
+
+    def _kinds(self, given: Given) -> tuple[Any, ...] | None:
+        """What the values of its parameters tell of their types; None: it is not known."""
+        compiled: Any = given.context.compiled
+        if self._untyped is None:
+            self._untyped = untyped_parameters(compiled)
+        values = _compat.raw_parameters(given.context) if self._untyped else {}
+        return kinds_of(self._untyped, values, self.processors_of_all(compiled))
+
+    def _note_lacking(self, compiled: Any) -> None:
+        """Note what it was planned without, as it may be there later."""
+        self.lacking = self.cache.lacking(compiled.rendered_tables)
+
     def _planned(self, compiled: Any, around: Surroundings) -> Gathering:
+        occurrences = self.sources.occurrences
+        # They hold much of what the ORM made of the statement, and are not needed again.
+        self.sources = replace(self.sources, occurrences=())
         return plan_gathering(
             compiled,
             types_of=around.facts.columns_of,
             depending=around.facts.functions.depending,
+            occurrences=occurrences,
+            sources_of=lambda derived: around.plans.plan_of(derived).sources,
         )
 
 
@@ -204,9 +275,18 @@ class PlanCache:
     def plan_of(self, compiled: ShardsCompiler) -> StatementPlan:
         """The plan of a compiled statement, analysed when it is first seen."""
         plan = compiled.plan
-        if plan is None or plan.cache is not self:  # it may have been compiled for another cluster
+        if (
+            plan is None
+            or plan.cache is not self  # it may have been compiled for another cluster
+            or (plan.lacking and len(self.lacking(plan.lacking)) < len(plan.lacking))
+        ):
             plan = compiled.plan = self._analysed(compiled)
         return plan
+
+    def lacking(self, tables: Iterable[Any]) -> tuple[Any, ...]:
+        """Those of which some shards lack a column of the model, as far as anybody has looked."""
+        facts = self._facts
+        return () if facts is None else tuple(t for t in tables if facts.lacks_columns(t))
 
     def _analysed(self, compiled: Any) -> StatementPlan:
         sources = analyse(
@@ -260,24 +340,12 @@ def _as_simple_key(keyspace: str, parameter: Parameter, processors: Processors) 
     if parameter.name in processors:
         return None
     key_type = parameter.key_type
-    is_limited = key_type.length is not None or key_type.scale is not None
-    plain_type = None if is_limited else _PLAIN_TYPES.get(key_type.family)
-    return SimpleKey(keyspace, parameter.name, plain_type, key_type)
-
-
-_PLAIN_TYPES: Final[Mapping[KeyFamily, type]] = MappingProxyType(
-    {
-        KeyFamily.INTEGER: int,
-        KeyFamily.TEXT: str,
-        KeyFamily.UUID: UUID,
-        KeyFamily.DATE: date,
-        KeyFamily.BOOLEAN: bool,
-    }
-)
+    return SimpleKey(keyspace, parameter.name, key_type.plain_type, key_type)
 
 
 def _parameters(sources: StatementSources) -> Iterator[Parameter | None]:
-    for root in sources.roots:
+    written = () if sources.written is None else (sources.written.root,)
+    for root in filter(None, (*sources.roots, *written)):
         yield from parameters_of(root.condition)
     if sources.inserted is not None:
         yield from sources.inserted.parameters

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from .on_shards import on_shards
+from .enlistment.on_shards import on_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy import PoolProxiedConnection
 
     from .connection import ClusterConnection
-    from .enlisted import EnlistedShard
-    from .work import Work
+    from .dispatch.work import Work
+    from .enlistment.enlisted import EnlistedShard
 
     Row = tuple[Any, ...]
 
@@ -37,10 +37,17 @@ def close_cursor(cursor: Any) -> None:
     """Close a driver's cursor, also where that cannot be said to the server."""
     try:
         cursor.close()
-    except psycopg.Error:
-        if cursor.connection.closed:
-            cursor.close()
+    except BaseException:
+        abandon_cursor(cursor)
         raise
+
+
+def abandon_cursor(cursor: Any) -> None:
+    """Close a driver's cursor without a word to the server, where it ends with its transaction."""
+    if isinstance(cursor, StreamedAnswer):
+        cursor.abandon()
+    else:
+        psycopg.Cursor.close(cursor)
 
 
 class StreamedShards:
@@ -134,6 +141,12 @@ class Lease:
         finally:
             pooled.close()
 
+    def abandon(self) -> None:
+        """Close it, without waiting for anything."""
+        pooled, self._pooled = self._pooled, None
+        if pooled is not None:
+            pooled.invalidate()
+
     def leave_to_parent(self) -> None:
         """Let go of it in a forked child, without a word to the server."""
         if self._pooled is not None:
@@ -203,3 +216,8 @@ class StreamedAnswer:
                 close_cursor(self._cursor)
         finally:
             self.lease.end()
+
+    def abandon(self) -> None:
+        """Close the connection, without waiting for anything."""
+        abandon_cursor(self._cursor)
+        self.lease.abandon()

@@ -15,7 +15,11 @@ Never: starts a thread on its ordinary path, retries, decides what runs where, o
 - `loop`: the loop under it
 - `greenlets`: the greenlet of a branch, and the sockets that greenlets wait for
 - `cancelling`: cancel requests that do not block
+- `exchange`, `polling`: short statements for several servers, all sent before an answer is read
+- `event_loop`, `event_loop_hub`, `async_connection`, `async_dialect`: the same waits over asyncio
 - `copying`: rows of a COPY, taken while they arrive
+- `copying_in`: rows of a COPY, sent as fast as the server takes them
 - `written_values`: a statement with its values written into it
+- `settings`: what servers are told when a connection begins
 - `urls`: reading a URL and showing it without its password
 """

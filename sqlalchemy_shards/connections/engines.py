@@ -12,6 +12,9 @@ import psycopg
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import ArgumentError
 
+from sqlalchemy_shards.connections.async_connection import AsyncShardConnection
+from sqlalchemy_shards.connections.async_dialect import AsyncShardDialect, for_asyncio
+from sqlalchemy_shards.connections.event_loop import with_addresses
 from sqlalchemy_shards.connections.hub import ShardConnection
 from sqlalchemy_shards.connections.urls import SECRET_PARAMETERS, parse_url
 from sqlalchemy_shards.errors import ConfigurationError
@@ -21,15 +24,20 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
 
 
-def create_shard_engine(name: str, url: str | URL, **engine_arguments: Any) -> Engine:
+def create_shard_engine(
+    name: str, url: str | URL, *, is_async: bool = False, **engine_arguments: Any
+) -> Engine:
     """Return an engine for the shard ``name`` whose connections are `ShardConnection`.
 
     :param url: ``postgresql+psycopg://…``; ``postgresql://`` means the same.
+    :param is_async: its connections are `AsyncShardConnection`, for use in SQLAlchemy's greenlets.
     :param engine_arguments: go to `sqlalchemy.create_engine`.
     :raises ConfigurationError: the URL cannot be read, names another driver, or an argument is not
      accepted. The password is not shown.
     """
     parsed = parse_url(name, url)
+    if is_async:
+        parsed = for_asyncio(parsed)
     try:
         engine = create_engine(parsed, **engine_arguments)
     except (ArgumentError, TypeError) as error:
@@ -48,13 +56,15 @@ def instrument_engine(engine: Engine) -> None:
     Those that it has already, and those of a ``creator`` or pool of the user's, stay what they are:
     they work, but one shard after the other. Doing it twice is doing it once.
 
-    :raises ConfigurationError: its driver is not psycopg, sync.
+    :raises ConfigurationError: its driver is not psycopg, or SQLAlchemy's own for asyncio.
     """
     dialect = engine.dialect
-    if dialect.name != "postgresql" or dialect.driver != "psycopg" or dialect.is_async:
+    is_foreign = dialect.is_async and not isinstance(dialect, AsyncShardDialect)
+    if dialect.name != "postgresql" or dialect.driver != "psycopg" or is_foreign:
         raise ConfigurationError(
             f"an engine has the driver {dialect.name}+{dialect.driver}",
-            "only psycopg 3 is supported here: create it with postgresql+psycopg://",
+            "only psycopg 3 is supported here: create it with postgresql+psycopg://, or give "
+            "create_async_cluster() URLs",
         )
     # `event.contains()` knows an engine by its id(), which a later engine may have again.
     if _connect not in list(dialect.dispatch.do_connect):
@@ -75,6 +85,8 @@ def _connect(
         if connection is not None:
             return connection
     try:
+        if dialect.is_async:
+            return AsyncShardConnection.connect(*arguments, **with_addresses(parameters))
         return ShardConnection.connect(*arguments, **parameters)
     except psycopg.Error as error:
         text = _without_secrets(str(error), parameters)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 T = TypeVar("T")
 
@@ -48,6 +49,11 @@ class Branch(Generic[T]):
     shard: str
     work: Callable[[], T]
     connection: Callable[[], DriverConnection | None] = not_connected
+
+
+def branch_for_each(shards: Iterable[str], work: Callable[[str], T]) -> list[Branch[T]]:
+    """A branch for each shard, whose work is given its name, and connects by itself."""
+    return [Branch(shard, partial(work, shard)) for shard in shards]
 
 
 # Not frozen: three times as quick to make, and one is made for every statement on a single shard.

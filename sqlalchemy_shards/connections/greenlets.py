@@ -6,7 +6,6 @@ hub without asking the thread, and a copy of its caller's context variables.
 
 from __future__ import annotations
 
-import select
 import selectors
 from contextlib import suppress
 from contextvars import copy_context
@@ -16,10 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from greenlet import getcurrent, greenlet
 
+from sqlalchemy_shards.connections.polling import READ, WRITE, make_poll
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy_shards.connections.loop import Hub
+    from sqlalchemy_shards.connections.polling import SelectPoll
 
 PAUSE_SECONDS: Final = 0.002
 """How often a branch looks again at what no socket tells it."""
@@ -34,9 +36,6 @@ class Waitable(Protocol):
     @property
     def pgconn(self) -> Any:
         """Its libpq connection."""
-
-    cancellable: bool
-    """Whether its running statement may be cancelled."""
 
 
 class WaitTimedOut(Exception):
@@ -66,27 +65,16 @@ def current_branch() -> BranchGreenlet | None:
     return current if type(current) is BranchGreenlet else None
 
 
-def ready_by_poll(fd: int, events: int) -> int:
-    """For which of ``events`` a socket is ready now, 0 for none; one with an error is for all."""
-    poll = select.poll()
-    poll.register(fd, (events & EVENT_READ and _IN) | (events & EVENT_WRITE and _OUT))
+def ready_now(fd: int, events: int, make: Callable[[], SelectPoll] = make_poll) -> int:
+    """For which of ``events`` a socket is ready, 0 for none; one with an error is for all.
+
+    It is looked at without waiting, and without a selector.
+    """
+    poll = make()
+    poll.register(fd, (events & EVENT_READ and READ) | (events & EVENT_WRITE and WRITE))
     for _, found in poll.poll(0):
-        return events & (bool(found & ~_OUT) * EVENT_READ | bool(found & ~_IN) * EVENT_WRITE)
+        return events & (bool(found & ~WRITE) * EVENT_READ | bool(found & ~READ) * EVENT_WRITE)
     return 0
-
-
-def ready_by_select(fd: int, events: int) -> int:
-    """As `ready_by_poll`, for Windows: elsewhere it takes small descriptors only."""
-    reading = (fd,) if events & EVENT_READ else ()
-    writing = (fd,) if events & EVENT_WRITE else ()
-    readable, writable, failed = select.select(reading, writing, (fd,), 0)
-    if failed:
-        return events
-    return bool(readable) * EVENT_READ | bool(writable) * EVENT_WRITE
-
-
-ready_now: Final = ready_by_poll if hasattr(select, "poll") else ready_by_select
-"""Looks at one socket without waiting, and without a selector."""
 
 
 class SocketWatch:
@@ -124,6 +112,11 @@ class SocketWatch:
         """Wait up to ``timeout`` seconds; return the branches whose sockets are ready for what."""
         return [(key.data, events) for key, events in self._selector.select(timeout)]
 
+    @property
+    def selector(self) -> selectors.BaseSelector:
+        """What watches the sockets now."""
+        return self._selector
+
     def close(self) -> None:
         """Let go of the selector."""
         self._selector.close()
@@ -139,6 +132,3 @@ class SocketWatch:
                 with suppress(OSError):
                     self._selector.register(other.fd, other.events, other)
         self._selector.register(branch.fd, branch.events, branch)
-
-
-_IN, _OUT = getattr(select, "POLLIN", 0), getattr(select, "POLLOUT", 0)

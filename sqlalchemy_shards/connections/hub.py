@@ -14,13 +14,14 @@ were it gone, connecting in a branch would block the branches beside it, and not
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import psycopg
 from greenlet import getcurrent
 from psycopg.conninfo import conninfo_to_dict, timeout_from_conninfo
 
+from sqlalchemy_shards._compat import in_greenlet
+from sqlalchemy_shards.connections.event_loop import sleep
 from sqlalchemy_shards.connections.fan_out import Branch, Outcome, run_branch
 from sqlalchemy_shards.connections.greenlets import (
     PAUSE_SECONDS,
@@ -29,12 +30,15 @@ from sqlalchemy_shards.connections.greenlets import (
     current_branch,
 )
 from sqlalchemy_shards.connections.loop import Hub
+from sqlalchemy_shards.connections.polling import make_poll
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from psycopg.abc import PQGen, PQGenConn
     from typing_extensions import Self
+
+    from sqlalchemy_shards.connections.polling import SelectPoll
 
 T = TypeVar("T")
 
@@ -49,11 +53,13 @@ class GreenletFanOut:
     :param width: how many branches run at once; the others queue.
     :param drain_seconds: after statements were cancelled, how long their ends are waited for before
      their connections are closed.
+    :param hub: what runs the branches.
     """
 
-    def __init__(self, width: int = 64, drain_seconds: float = 5.0) -> None:
+    def __init__(self, width: int = 64, drain_seconds: float = 5.0, hub: type[Hub] = Hub) -> None:
         self.width = width
         self.drain_seconds = drain_seconds
+        self._hub = hub
 
     def run(
         self, branches: Sequence[Branch[T]], *, deadline_seconds: float | None = None
@@ -77,7 +83,7 @@ class GreenletFanOut:
                 "a fan-out was begun within a branch of another one; give its branches to the "
                 "outer fan-out, or run them one after the other"
             )
-        hub = Hub(
+        hub = self._hub(
             branches,
             width=self.width,
             drain_seconds=self.drain_seconds,
@@ -90,7 +96,7 @@ class ShardConnection(psycopg.Connection[Any]):
     """A psycopg connection that lets other branches run while it waits for its server."""
 
     waits_in_hub: ClassVar[bool] = True
-    cancellable: bool = True
+    make_poll: ClassVar[Callable[[], SelectPoll]] = staticmethod(make_poll)
     _waiter: BranchGreenlet | None = None
 
     @classmethod
@@ -98,13 +104,19 @@ class ShardConnection(psycopg.Connection[Any]):
         # psycopg drives these steps by a module's function, which blocks. In a branch they are
         # driven here, and psycopg gets steps that have nothing left to wait for.
         steps = super()._connect_gen(conninfo, **options)
-        branch = current_branch()
-        if branch is None:
+        drive = cls._connecting()
+        if drive is None:
             return steps
         # psycopg 3.2 gives the steps their timeout, 3.3 the function that would have driven them.
         own_timeout = "timeout" in options
         timeout = None if own_timeout else timeout_from_conninfo(conninfo_to_dict(conninfo))
-        return _ended(branch.hub.connect(steps, timeout))
+        return _ended(drive(steps, timeout))
+
+    @classmethod
+    def _connecting(cls) -> Callable[[Any, float | None], Any] | None:
+        """What drives the steps of connecting here; None: psycopg."""
+        branch = current_branch()
+        return None if branch is None else branch.hub.connect
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Drive ``gen`` to its end; in a branch, let the other branches run meanwhile."""
@@ -119,10 +131,13 @@ class ShardConnection(psycopg.Connection[Any]):
         try:
             return branch.hub.wait(self, gen, interval, timeout)
         except WaitTimedOut:
-            # Nothing is ready, so this only raises what psycopg raises then.
-            return super().wait(gen, interval, 0.0)
+            return self._say_timed_out(gen, interval)
         finally:
             self._waiter = None
+
+    def _say_timed_out(self, gen: PQGen[T], interval: float) -> T:
+        # Nothing is ready, so this only raises what psycopg raises then.
+        return psycopg.Connection.wait(self, gen, interval, 0.0)
 
     @property
     def lock(self) -> threading.Lock:
@@ -141,29 +156,6 @@ class ShardConnection(psycopg.Connection[Any]):
             raise self._misuse()
         super().close()
 
-    @contextmanager
-    def uncancelled(self) -> Iterator[None]:
-        """Within this, neither a deadline nor Ctrl-C cancels the statement of this connection.
-
-        It is still waited for no longer than the drain lasts. For a statement whose end must not be
-        made uncertain, as the COMMIT that is a decision.
-        """
-        self.cancellable = False
-        try:
-            yield
-        finally:
-            self.cancellable = True
-
-    def cancel(self) -> None:
-        """Cancel the running statement, unless in `uncancelled`."""
-        if self.cancellable:
-            super().cancel()
-
-    def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """Cancel the running statement, unless in `uncancelled`."""
-        if self.cancellable:
-            super().cancel_safe(timeout=timeout)
-
     def _would_hang(self) -> bool:
         # A branch that waits for a lock stops its whole thread, whoever holds the lock.
         return current_branch() is not None or self._is_waited_on_here()
@@ -181,13 +173,12 @@ class ShardConnection(psycopg.Connection[Any]):
 
 
 def acquire_lock(lock: threading.Lock) -> None:
-    """Take ``lock``; in a branch, let the other branches run meanwhile, as one may hold it."""
-    branch = current_branch()
-    if branch is None:
+    """Take ``lock``; let other branches and tasks run meanwhile, as one of them may hold it."""
+    if current_branch() is None and not in_greenlet():
         lock.acquire()
         return
     while not lock.acquire(blocking=False):
-        branch.hub.pause(PAUSE_SECONDS)
+        sleep(PAUSE_SECONDS)
 
 
 def _ended(value: T) -> Generator[Any, Any, T]:

@@ -249,13 +249,16 @@ class Hub:
             if not self._live:
                 return True
             timeout = max(0.0, min(self._next_wake, until) - monotonic())
-            for branch, ready in self._sockets.ready(timeout):
+            for branch, ready in self._ready(timeout):
                 self._switch(branch, ready)
             now = monotonic()
             if now >= self._next_wake:
                 self._wake_sleepers(now)
             if now >= until:
                 return not self._live and not self._queue
+
+    def _ready(self, timeout: float) -> list[tuple[BranchGreenlet, int]]:
+        return self._sockets.ready(timeout)
 
     def _begin(self, index: int) -> None:
         branch = self._branches[index]
@@ -275,16 +278,19 @@ class Hub:
                 self._interruption = error
 
     def _spawn(self, work: Callable[[], None], shard: str) -> BranchGreenlet:
-        branch = BranchGreenlet(self, work, shard)
+        branch = self._greenlet(work, shard)
         self._live.add(branch)
         self._switch(branch)
         return branch
 
-    def _switch(self, branch: BranchGreenlet, *ready: int) -> None:
-        branch.switch(*ready)
-        self._after_switch(branch)
+    def _greenlet(self, work: Callable[[], None], shard: str) -> BranchGreenlet:
+        return BranchGreenlet(self, work, shard)
 
-    def _after_switch(self, branch: BranchGreenlet) -> None:
+    def _switch(self, branch: BranchGreenlet, *values: Any) -> None:
+        self._after_switch(branch, branch.switch(*values))
+
+    def _after_switch(self, branch: BranchGreenlet, yielded: Any) -> None:
+        """Go on in the loop, when a branch has ended, or waits: for what it has ``yielded``."""
         if branch.dead:
             self._live.discard(branch)
             self._sockets.unwatch(branch)
@@ -326,7 +332,7 @@ class Hub:
             return
         if connection is None or connection.pgconn.transaction_status != _ACTIVE:
             self._tell(branch, _UNBEGUN)
-        elif connection.cancellable and connection not in self._cancelling:
+        elif connection not in self._cancelling:
             self._cancelling.add(connection)
             self._spawn(partial(self._cancel, connection), branch.shard)
 
@@ -367,11 +373,12 @@ class Hub:
 
     def _tell(self, branch: BranchGreenlet, consequence: str) -> None:
         """Raise in a branch, at its present wait, that the fan-out is given up."""
+        yielded = None
         if branch:
-            branch.throw(self._notice(branch, consequence))
+            yielded = branch.throw(self._notice(branch, consequence))
         else:  # interrupted before it began: nothing is there to be told
             self._live.discard(branch)
-        self._after_switch(branch)
+        self._after_switch(branch, yielded)
 
     def _notice(self, branch: BranchGreenlet, consequence: str) -> BaseException:
         branch.told = True

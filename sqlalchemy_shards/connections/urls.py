@@ -36,8 +36,15 @@ def parse_url(shard: str, url: str | URL) -> URL:
             "characters of the password as %XX",
             shard=shard,
         ) from None
-    if parsed.drivername == "postgresql":
+    if parsed.drivername in ("postgresql", "postgresql+psycopg_async"):
         parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "postgresql+asyncpg":
+        raise ConfigurationError(
+            f"shard {shard!r} has the driver 'postgresql+asyncpg', which has no pipelines, by "
+            "which a cluster asks and commits on its shards side by side",
+            "write postgresql+psycopg://, which create_async_cluster() takes for asyncio, too",
+            shard=shard,
+        )
     if parsed.drivername != "postgresql+psycopg":
         raise ConfigurationError(
             f"shard {shard!r} has the driver {parsed.drivername!r}",

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 NULL: Final = rb"\N"
 
@@ -33,6 +33,13 @@ class ArrivedRows:
         self._chunks: list[bytes] = []
         self.count = 0
         self.size = 0
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[str | None]], encoding: str) -> ArrivedRows:
+        """Rows whose values are known, as text."""
+        arrived = cls()
+        arrived.add([_line(row, encoding) for row in rows])
+        return arrived
 
     def __len__(self) -> int:
         return self.count
@@ -102,6 +109,15 @@ class Sorter:
             self.size += self._parts[int(number)].add(rows)
 
 
+def _line(row: Sequence[str | None], encoding: str) -> bytes:
+    cells = (NULL if cell is None else _SPECIAL.sub(_escape, cell.encode(encoding)) for cell in row)
+    return b"\t".join(cells) + b"\n"
+
+
+def _escape(found: re.Match[bytes]) -> bytes:
+    return b"\\" + _LETTERS.get(found[0], found[0])
+
+
 def _cells(line: bytes) -> list[bytes | None]:
     cells: list[bytes | None] = list(line.split(b"\t"))
     if b"\\" not in line:
@@ -126,3 +142,5 @@ _ESCAPES: Final = {
     b"t": b"\t",
     b"v": b"\v",
 }
+_SPECIAL: Final = re.compile(rb"[\\\t\n\r]")
+_LETTERS: Final = {character: letter for letter, character in _ESCAPES.items()}

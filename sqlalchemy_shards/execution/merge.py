@@ -22,6 +22,7 @@ from sqlalchemy_shards.plan import (
     Gather,
     GivenOrder,
     GroupedMerge,
+    Moved,
     OrderedMerge,
     SumOfCounts,
 )
@@ -70,8 +71,8 @@ def merged(
             return iter(_in_given_order([list(each) for each in rows], places))
         case FirstCopy():
             return iter(rows[0])
-        case Gather() | ForeignOrder():
-            raise AssertionError("the workspace does this")
+        case Gather() | ForeignOrder() | Moved():
+            raise AssertionError("the workspace does this, or each batch of rows")
         case _:
             assert_never(merge)
 

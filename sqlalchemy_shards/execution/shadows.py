@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
+from sqlalchemy_shards.sql_text import past_comments
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,10 +27,7 @@ if TYPE_CHECKING:
 TEXT: Final = 25
 TEXT_ARRAY: Final = 1009
 
-_BEGINNING: Final = re.compile(
-    r"(?P<before>(?:\s|--[^\n]*\n|/\*.*?\*/)*)(?P<with>WITH(?P<recursive>\s+RECURSIVE)?\s+)?",
-    re.I | re.S,
-)
+_WITH: Final = re.compile(r"(?P<with>WITH(?P<recursive>\s+RECURSIVE)?\s+)?", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +98,13 @@ def with_ctes(sql: str, shadows: Sequence[Shadow]) -> tuple[str, Mapping[str, Te
             f"{beginning.replace('%', '%%')}"
             f"FROM unnest({', '.join(arrays)}) AS shards_cells ({names}))"
         )
-    start = _BEGINNING.match(sql)
+    before = past_comments(sql)
+    start = _WITH.match(sql, before)
     assert start is not None
     own = sql[start.end() :]
     recursive = "RECURSIVE " if start["recursive"] else ""
     separator = ", " if start["with"] else " "
-    return f"{start['before']}WITH {recursive}{', '.join(written)}{separator}{own}", parameters
+    return f"{sql[:before]}WITH {recursive}{', '.join(written)}{separator}{own}", parameters
 
 
 def _value(cell: str, type_: ColumnType) -> str:

@@ -71,6 +71,12 @@ class KeyType:
     length: int | None = None
     scale: int | None = None
 
+    @property
+    def plain_type(self) -> type | None:
+        """The Python type all of whose values are stored as they are; None: there is none."""
+        is_limited = self.length is not None or self.scale is not None
+        return None if is_limited else _PLAIN_TYPES.get(self.family)
+
     def stored_value(self, value: Any) -> Any:
         """What the column holds after ``value`` is written to it, as `key_value` returns it.
 
@@ -134,6 +140,16 @@ def key_value(
         raise NotOfFamily(f"number has more than the {scale} digits that the column keeps")
     return result
 
+
+_PLAIN_TYPES: Final[Mapping[KeyFamily, type]] = MappingProxyType(
+    {
+        KeyFamily.INTEGER: int,
+        KeyFamily.TEXT: str,
+        KeyFamily.UUID: UUID,
+        KeyFamily.DATE: date,
+        KeyFamily.BOOLEAN: bool,
+    }
+)
 
 _TYPE_PATTERN: Final = re.compile(
     r"(?P<name>[a-z][a-z0-9]*(?: [a-z]+)*?)"

@@ -93,8 +93,9 @@ def _value(part: _Part, row: Mapping[str, Any], context: DefaultExecutionContext
     value = row.get(column.key)
     if value is None and column.key not in row:
         value = _value_of_bind(column, row, context)
-    if value is not None and part.processor is not None:
-        value = part.processor(value)
+    if part.processor is not None and value is not None:
+        is_stored = column.key in getattr(context, "shards_stored", ())  # text that is copied in
+        value = value if is_stored else part.processor(value)
     if value is None:
         raise MissingShardKey(
             f"a row for table {column.table.fullname!r} has no value for its shard key "

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.sql.dml import UpdateBase
+
 from sqlalchemy_shards import _compat
+
+from .refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
-
-
-class NotRewritable(Exception):
-    """The reason why no other statement can be derived from this one."""
+    from sqlalchemy.sql.elements import BindParameter
 
 
 class Derived:
@@ -28,7 +29,7 @@ class Derived:
     :param original: what it was derived from.
     :param names: the original's parameters and their names.
     :param own: parameters that the original does not have; their values are given by name.
-    :raises NotRewritable: it has others that the original does not have.
+    :raises Refusal: it has others that the original does not have.
     """
 
     def __init__(
@@ -36,9 +37,7 @@ class Derived:
     ) -> None:
         self.compiled: Any = compiled
         if any(bind not in names and bind not in own for bind in compiled.bind_names):
-            raise NotRewritable(
-                "its subqueries make parameters of their own when they are compiled"
-            )
+            raise Refusal("its subqueries make parameters of their own when they are compiled")
         self.own = tuple(compiled.bind_names[bind] for bind in own if bind in compiled.bind_names)
         self._names = tuple(
             (name, names[bind]) for bind, name in compiled.bind_names.items() if bind not in own
@@ -75,19 +74,49 @@ class Derived:
 def check_compiled_alike(statement: Any, compiled: SQLCompiler) -> None:
     """Refuse a statement that by itself is not the SQL that was made of it.
 
-    :raises NotRewritable: something else had a part in it, which would be missing.
+    :raises Refusal: something else had a part in it, which would be missing.
     """
     if compiled_with(statement, compiled).string != compiled.string:
-        raise NotRewritable("options such as with_loader_criteria() reach into its subqueries")
+        raise Refusal("options such as with_loader_criteria() reach into its subqueries")
+
+
+def inherited_value(
+    bind: BindParameter[Any], original: SQLCompiler, values: Mapping[str, Any]
+) -> Any:
+    """The value of a derived statement's parameter, where others of its own may be among them.
+
+    :param values: the original's, before bind processing, by name.
+    :raises Refusal: it has none.
+    """
+    name = original.bind_names.get(bind)
+    if name is None and not bind.unique and bind.key in values:
+        name = bind.key
+    if name is not None:
+        return values[name]
+    if bind.required:
+        raise Refusal(f"it has a parameter {bind.key!r} without a value")
+    return bind.effective_value
 
 
 def compiled_with(statement: Any, original: SQLCompiler) -> Any:
     """A statement, compiled as another one was."""
     translation: Any = original.schema_translate_map
+    keys = original.column_keys if isinstance(statement, UpdateBase) else None
     return statement.compile(
         dialect=original.dialect,
         **({"schema_translate_map": translation} if translation else {}),
+        **({"column_keys": keys} if keys else {}),
     )
+
+
+def names_with(names: Mapping[Any, str], compiled: SQLCompiler) -> Mapping[Any, str]:
+    """The original's parameters and their names, with the copies of them in another statement.
+
+    What an UPDATE sets is given the type of its column, in a copy, each time it is compiled.
+    """
+    by_key = {bind.key: name for bind, name in names.items()}
+    copies = {bind: by_key[bind.key] for bind in compiled.bind_names if bind.key in by_key}
+    return {**copies, **names}
 
 
 def bind_processors(compiled: SQLCompiler) -> Mapping[str, Callable[[Any], Any]]:
@@ -106,7 +135,7 @@ def render(
     context: DefaultExecutionContext,
     parameters: Mapping[str, Any],
 ) -> tuple[str, dict[str, Any]]:
-    """SQL text and driver parameters of a compiled statement.
+    """SQL text and driver parameters of a compiled statement, with lists as arrays if they can be.
 
     :param processors: its `bind_processors`.
     :param parameters: the values of its parameters, not processed yet.
@@ -115,7 +144,7 @@ def render(
     names = compiled.bind_names.values()
     is_expanded = compiled.post_compile_params or compiled.literal_execute_params
     if is_expanded or escaped or not parameters.keys() >= set(names):
-        state = compiled.construct_expanded_state(parameters)
+        state = compiled.expanded(parameters)
         statement, values, names = state.statement, state.parameters, state.parameters.keys()
         processors = {**processors, **state.processors}
     sql = _compat.translated_statement(context, compiled, statement)

@@ -12,13 +12,11 @@ from sqlalchemy.types import NullType
 from sqlalchemy_shards.plan import Window
 from sqlalchemy_shards.routing.scopes import unlabelled
 
-from .derived import NotRewritable
-from .refusal import Refusal
 from .rewriting import rewrite
 from .spelling import speller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import Table
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards import _compat
     from sqlalchemy_shards.catalog.columns import ColumnType
     from sqlalchemy_shards.plan import Aggregate, Scatter
+    from sqlalchemy_shards.routing.calls import Call
     from sqlalchemy_shards.routing.sources import StatementSources
 
     from .groups import Grouping
@@ -45,6 +44,12 @@ class Facts(Protocol):
 
     def columns_of(self, table: Table) -> Mapping[str, ColumnType]:
         """The columns of a table, also those that its model does not have."""
+
+    def lacks_columns(self, table: Any) -> bool:
+        """Whether it is known that not all shards have all columns of a table's model alike."""
+
+    def row_wise(self, calls: Iterable[Call]) -> Collection[str]:
+        """Names of called functions that make one value of one row's, drawn or alike anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +114,7 @@ class Draft:
         :param keeps_window: each shard leaves out rows that are beyond the limit.
         :raises Refusal: it cannot be derived.
         """
-        try:
-            return rewrite(
-                self.statement, self.compiled, more, self.window, keeps_window=keeps_window
-            )
-        except NotRewritable as reason:
-            raise Refusal(str(reason)) from None
+        return rewrite(self.statement, self.compiled, more, self.window, keeps_window=keeps_window)
 
 
 def plain_type(expression: Any) -> Any:

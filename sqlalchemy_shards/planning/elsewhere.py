@@ -18,7 +18,7 @@ from sqlalchemy.schema import Table
 from .refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from sqlalchemy.engine import Dialect
 
@@ -76,13 +76,17 @@ def at_given_time(dialect: Dialect) -> Any:
     return derived
 
 
-def at_workspace(dialect: Dialect) -> Any:
-    """The same, with bare names of tables."""
+def at_workspace(dialect: Dialect, stay: Collection[Table] = ()) -> Any:
+    """The same, with bare names of tables.
+
+    :param stay: tables that keep their schemas.
+    """
     derived = at_given_time(dialect)
     derived.identifier_preparer = derived.preparer(derived)
-    derived.identifier_preparer.schema_for_object = _schema_unless_table
+
+    def schema_of(named: Any) -> str | None:
+        is_bare = isinstance(named, Table) and named not in stay
+        return None if is_bare else named.schema
+
+    derived.identifier_preparer.schema_for_object = schema_of
     return derived
-
-
-def _schema_unless_table(named: Any) -> str | None:
-    return None if isinstance(named, Table) else named.schema

@@ -1,8 +1,10 @@
 """A statement that shards cannot answer alone -> the tables that PostgreSQL answers it from.
 
 The statement stays as it is. Of each table that it names, the columns that it uses and the rows
-that can matter (`filters`) are shipped to the workspace, where they stand under the table's own
-name; there PostgreSQL runs the statement.
+that can matter (`filters`, `partners`) are shipped to the workspace, where they stand under the
+table's own name; there PostgreSQL runs the statement.
+
+One pass per question, in `PASSES`. A pass raises `Refusal`, or adds to the draft.
 
 Fails closed: a table, column or function that was not seen when the statement was compiled cannot
 be there, and what is written by code that is not SQLAlchemy's is refused.
@@ -10,25 +12,30 @@ be there, and what is written by code that is not SQLAlchemy's is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Table, select
-from sqlalchemy.sql.elements import ColumnClause
-from sqlalchemy.sql.selectable import CTE, Select, TableSample
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.selectable import CTE
 from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.plan import ShippedRows
-from sqlalchemy_shards.routing.scopes import table_below
+from sqlalchemy_shards.routing.analysis import occurrences_of
 
-from .derived import Derived, NotRewritable, check_compiled_alike
+from .checks import check_statement
+from .derived import Derived, check_compiled_alike, names_with
 from .elsewhere import NOW, TIMES, at_workspace
-from .filters import occurrences_of
+from .grouped_keys import is_grouped_by_key
 from .lookups import indexed, lookups_of
 from .names import check_functions, names_in
 from .narrowing import ALIAS, condition_of, needs_of
+from .nodes import nodes_of
 from .parts import Gathering, Part
 from .refusal import Refusal
+from .subqueries import Subqueries
 from .ties import Ties
 from .wire import is_shippable
 
@@ -38,56 +45,210 @@ if TYPE_CHECKING:
     from sqlalchemy import Column
 
     from sqlalchemy_shards.catalog.columns import ColumnType
+    from sqlalchemy_shards.routing.scopes import Occurrence
 
-    from .filters import Occurrence
+    from .blocks import Written
+    from .made import Made
+    from .names import Depending, Names
     from .narrowing import Need
+    from .subqueries import SourcesOf
 
     TypesOf = Callable[[Table], Mapping[str, ColumnType]]
-    from .names import Depending, Names
-
-RESERVED: Final = "shards_"
-"""How the names of parameters begin that are added to the statement."""
 
 
-def plan_gathering(compiled: Any, *, types_of: TypesOf, depending: Depending) -> Gathering:
-    """Plan how the workspace answers a SELECT.
+class Rest(NamedTuple):
+    """What is left of a statement of which blocks are answered in parts (`partial`).
+
+    :param written: the statement with heads in the places of these blocks.
+    :param made: these blocks, and what the heads are over.
+    """
+
+    written: Written
+    made: Mapping[Any, Made]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What the passes have found.
+
+    :param types_of: the columns of a table, as all shards have them.
+    :param depending: of calls, those that depend on when or where they run.
+    :param rest: what is left to be answered from rows; None: all of it.
+    :param stay: tables of which nothing is shipped.
+    :param occurrences: the places of its tables; none: they are to be found.
+    :param subqueries: tells of conditions with subqueries.
+    :ivar found: the occurrences of each table, as far as its rows are needed for them.
+    :ivar is_known: these are all, as far as the compiler has rendered them.
+    :ivar needs: what the rows of each table must meet; a table is missing if not all of its
+        occurrences were found.
+    :ivar keyed: tables of which the workspace must know the primary key.
+    """
+
+    compiled: Any
+    statement: Any
+    types_of: TypesOf
+    depending: Depending
+    names: Names
+    rest: Rest | None = None
+    stay: Collection[Table] = ()
+    occurrences: Sequence[Occurrence] = ()
+    subqueries: Subqueries | None = None
+    found: Mapping[Table, Sequence[Occurrence]] = field(default_factory=dict)
+    is_known: bool = False
+    needs: Mapping[Table, tuple[Need, ...]] = field(default_factory=dict)
+    keyed: set[Table] = field(default_factory=set)
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def tables(self) -> Mapping[Any, int]:
+        """The tables whose rows are needed, and how often they are named."""
+        if self.rest is not None:
+            found = self.rest.written.tables
+            return {table: count for table, count in found.items() if table not in self.stay}
+        return self.compiled.rendered_tables  # type: ignore[no-any-return]
+
+
+def plan_gathering(
+    compiled: Any,
+    *,
+    types_of: TypesOf,
+    depending: Depending,
+    rest: Rest | None = None,
+    stay: Collection[Table] = (),
+    occurrences: Sequence[Occurrence] = (),
+    sources_of: SourcesOf | None = None,
+) -> Gathering:
+    """Plan how the workspace answers a SELECT, or what shards need for an UPDATE or DELETE.
 
     :param compiled: a `ShardsCompiler`, which knows what it has rendered.
-    :param depending: of the names of functions, those that depend on when or where they run.
+    :param depending: of calls, those that depend on when or where they run.
+    :param rest: what is left to be answered from rows; None: all of it.
+    :param stay: tables of which nothing is shipped, for an UPDATE or DELETE.
+    :param occurrences: the places of its tables, if they are known already.
+    :param sources_of: the tables of a statement that was derived from this one; None: the shards
+        are given no conditions with subqueries.
     :raises Refusal: it could not answer exactly.
     """
     statement: Any = _compat.core_statement(compiled)
     check_statement(statement, compiled)
     names = names_in(statement, compiled)
-    check_functions(names.functions, depending)
-    found = occurrences_of(statement)
-    needs, lookups = _needs(found, compiled), lookups_of(found)
-    keyed = _tables_grouped_by_key(statement)
-    if names.groups_by_text:
-        keyed.update(table for table in compiled.rendered_tables if table.primary_key)
-    parts = tuple(
-        _part(
-            table,
-            _columns(table, compiled, names, types_of, is_key_needed=table in keyed),
-            needs.get(table, ()),
-            lookups.get(table, ()),
-            types_of,
-            is_key_needed=table in keyed,
-        )
-        for table in compiled.rendered_tables
+    subqueries = Subqueries(compiled, statement, sources_of) if sources_of else None
+    draft = _Draft(
+        compiled, statement, types_of, depending, names, rest, stay, occurrences, subqueries
     )
-    part_names = {part.name for part in parts}
-    if len(part_names) < len(parts):
-        raise Refusal("it names two tables that differ in their schema only")
-    ctes = {node.name for node in iterate(statement) if isinstance(node, CTE)}
-    tables = list(compiled.rendered_tables)
+    for take in PASSES:
+        take(draft)
+    ctes = {node.name for node in nodes_of(statement, compiled) if isinstance(node, CTE)}
+    are_hidden = not ctes.isdisjoint(part.name for part in draft.parts)
+    parts = draft.parts if rest is None else (*draft.parts, *_made(rest, draft.needs))
     return Gathering(
         compiled,
         parts,
-        needs_tables=bool(keyed) or names.has_records or not ctes.isdisjoint(part_names),
-        rewritten=_rewritten(statement, compiled),
-        ties=Ties(tables, [needs.get(table, ()) for table in tables], parts),
+        needs_tables=bool(draft.keyed) or draft.names.has_records or are_hidden,
+        rewritten=_rewritten(statement, compiled) if rest is None else _derived(rest, compiled),
+        ties=Ties(
+            list(draft.tables),
+            [draft.needs.get(each, ()) for each in draft.tables],
+            parts,
+        ),
     )
+
+
+# -- the passes -------------------------------------------------------------------------------
+
+
+def _functions(draft: _Draft) -> None:
+    """What it calls gives the same at the workspace."""
+    check_functions(draft.names.calls, draft.depending)
+
+
+def _names(draft: _Draft) -> None:
+    """Each of its tables can stand under its own name."""
+    tables = draft.tables if draft.rest is None else draft.rest.written.tables
+    if len({table.name for table in tables}) < len(tables):
+        raise Refusal("it names two tables that differ in their schema only")
+
+
+def _rows(draft: _Draft) -> None:
+    """It is known which rows of its tables can matter, or all of them are shipped."""
+    found: defaultdict[Table, list[Occurrence]] = defaultdict(list)
+    for each in draft.occurrences or occurrences_of(draft.compiled):
+        found[each.table].append(each)
+    rendered = draft.compiled.rendered_tables
+    seen = {
+        table: found[table]
+        for table, count in rendered.items()
+        if len(found.get(table, ())) == count
+    }
+    draft.found, draft.is_known = found, len(seen) == len(rendered) == len(found)
+    is_clear = draft.is_known and not any(table.name.startswith(ALIAS) for table in rendered)
+    # A written row may be another by the time that it is written, with other partners.
+    is_clear = is_clear and not isinstance(draft.statement, UpdateBase)
+    if draft.rest is not None:
+        seen = draft.found = _left(seen, draft.rest.written)
+        draft.is_known = draft.is_known and len(seen) == len(draft.rest.written.tables)
+    draft.needs = needs_of(
+        seen,
+        draft.compiled,
+        has_partners=is_clear,
+        subqueries=draft.subqueries,
+        made={} if draft.rest is None else draft.rest.made,
+    )
+
+
+def _keys(draft: _Draft) -> None:
+    """Where it groups by a primary key, all columns may show, as the workspace must be told."""
+    is_certain = draft.is_known and not draft.names.groups_by_text
+    draft.keyed = {
+        table
+        for table in draft.tables
+        if table.primary_key and (not is_certain or any(map(is_grouped_by_key, draft.found[table])))
+    }
+
+
+def _shipped(draft: _Draft) -> None:
+    """What it uses of each table can be shipped."""
+    lookups = lookups_of(draft.found)
+    draft.parts = tuple(_part(each, draft, lookups.get(each, ())) for each in draft.tables)
+
+
+PASSES: Final[tuple[Callable[[_Draft], None], ...]] = (_functions, _names, _rows, _keys, _shipped)
+
+
+# -- the pieces -------------------------------------------------------------------------------
+
+
+def _made(rest: Rest, needs: Mapping[Table, Sequence[Need]]) -> list[Part]:
+    """What the shards make; what conditions on rows ask for is made once for all."""
+    conditions = [
+        each
+        for of_table in needs.values()
+        for need in of_table
+        for each in (*need.conditions, *(link.semi_join for link in need.links))
+    ]
+    read = {id(node) for condition in conditions for node in iterate(condition)}
+    return [
+        each.part_read_once if id(each.rows) in read else each.part for each in rest.made.values()
+    ]
+
+
+def _left(
+    found: Mapping[Table, Sequence[Occurrence]], rest: Written
+) -> dict[Table, list[Occurrence]]:
+    """The occurrences that no head stands for; a table is missing if not all of them were found."""
+    selects = {block.select for block in rest.blocks} | {None}  # UPDATE and DELETE are none
+    left = {
+        table: [each for each in found.get(table, ()) if each.scope.select in selects]
+        for table in rest.tables
+    }
+    return {table: each for table, each in left.items() if len(each) == rest.tables[table]}
+
+
+def _derived(rest: Rest, compiled: Any) -> Derived | None:
+    left = rest.written.compiled
+    if left.string == compiled.string:
+        return None
+    return Derived(left, names_with(compiled.bind_names, left), [NOW])
 
 
 def _rewritten(statement: Any, compiled: Any) -> Derived | None:
@@ -95,77 +256,41 @@ def _rewritten(statement: Any, compiled: Any) -> Derived | None:
     has_schema = any(table.schema for table in compiled.rendered_tables)
     if not has_schema and not TIMES & compiled.rendered_functions:
         return None
-    try:
-        check_compiled_alike(statement, compiled)
-        derived = statement.compile(dialect=at_workspace(compiled.dialect))
-        return Derived(derived, compiled.bind_names, [NOW])
-    except NotRewritable as reason:
-        raise Refusal(str(reason)) from None
+    check_compiled_alike(statement, compiled)
+    derived = statement.compile(dialect=at_workspace(compiled.dialect))
+    return Derived(derived, compiled.bind_names, [NOW])
 
 
-def check_statement(statement: Any, compiled: Any) -> None:
-    """Refuse what the workspace would not do as the shards do.
-
-    :raises Refusal: with the reason.
-    """
-    if any(name.startswith(RESERVED) for name in compiled.bind_names.values()):
-        raise Refusal(f"the names of its parameters begin with {RESERVED!r}", "call them otherwise")
-    if compiled.literal_execute_params:
-        raise Refusal("it has parameters that are rendered into its SQL at execution")
-    if compiled.schema_translate_map:
-        raise Refusal("schema_translate_map is not understood where rows are brought together")
-    for node in iterate(statement):
-        if isinstance(node, TableSample):
-            raise Refusal("TABLESAMPLE picks other rows in every copy of a table")
-        if isinstance(node, Select) and _compat.select_shape(node).for_update:
-            raise Refusal(
-                "FOR UPDATE would lock copies of the rows, not the rows of the shards",
-                "add the shard key to its WHERE clause; or read the primary keys first, and lock "
-                "these rows by a second SELECT, with selectinload() in place of joinedload()",
-            )
-
-
-def _tables_grouped_by_key(statement: Any) -> set[Table]:
-    """The tables by whose whole primary key a SELECT groups, so that all their columns may show."""
-    found = set()
-    for node in iterate(statement):
-        if not isinstance(node, Select):
-            continue
-        grouped = set()
-        for expression in _compat.select_shape(node).group_by:
-            for each in iterate(expression):
-                if not isinstance(each, ColumnClause) or each.is_literal:
-                    continue
-                table = table_below(each.table)
-                if table is not None:
-                    grouped.add((table, each.key))
-        for table in {table for table, _ in grouped}:
-            key = {(table, column.key) for column in table.primary_key}
-            if key and key <= grouped:
-                found.add(table)
-    return found
+def _part(table: Any, draft: _Draft, lookups: Collection[str]) -> Part:
+    known = draft.types_of(table)
+    columns = _columns(table, draft)
+    for column in columns:
+        if column.name not in known:
+            raise Refusal(f"the shards have no column {table.fullname}.{column.name}")
+        if not is_shippable(known[column.name]):
+            raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
+    condition = condition_of(draft.needs.get(table, ()))
+    rows = select(*columns).select_from(table)
+    names = tuple(column.name for column in columns)
+    return Part(
+        name=table.name,
+        origin=table.fullname,
+        columns=names,
+        types=tuple(known[column.name] for column in columns),
+        rows=rows if condition is None else _compat.without_orm(rows.where(condition)),
+        kind=ShippedRows.ALL if condition is None else ShippedRows.MATCHING,
+        key=tuple(column.name for column in table.primary_key) if table in draft.keyed else (),
+        lookups=indexed(names, known, lookups),
+        follows_search_path=not table.schema,
+        is_vague=condition is not None
+        and draft.subqueries is not None
+        and draft.subqueries.are_in(condition),
+    )
 
 
-def _needs(
-    found: Mapping[Table, Sequence[Occurrence]], compiled: Any
-) -> Mapping[Table, tuple[Need, ...]]:
-    """What the rows of each table must meet; a table is missing if an occurrence was not found."""
-    rendered = compiled.rendered_tables
-    seen = {
-        table: found[table]
-        for table, count in rendered.items()
-        if len(found.get(table, ())) == count
-    }
-    is_known = len(seen) == len(rendered) == len(found)
-    is_clear = not any(table.name.startswith(ALIAS) for table in rendered)
-    return needs_of(seen, compiled, has_partners=is_known and is_clear)
-
-
-def _columns(
-    table: Any, compiled: Any, names: Names, types_of: TypesOf, *, is_key_needed: bool
-) -> list[Column[Any]]:
+def _columns(table: Any, draft: _Draft) -> list[Column[Any]]:
     """The columns that the statement uses."""
-    known = types_of(table)
+    names, known = draft.names, draft.types_of(table)
     own = {column.name: column for column in table.c}
     if names.is_all_whole or table.fullname in names.whole:
         missing = [name for name in known if name not in own]
@@ -182,39 +307,9 @@ def _columns(
             f"it names {min(unmapped)} without a table, which is a column of {table.fullname} "
             "that the model does not have"
         )
-    wanted = compiled.rendered_columns.get(table, set())
+    left = draft.compiled if draft.rest is None else draft.rest.written.compiled
+    wanted = left.rendered_columns.get(table, set())
     columns = [column for column in table.c if column.key in wanted or column.name in names.bare]
-    if is_key_needed or not columns:
+    if table in draft.keyed or not columns:
         columns += [column for column in table.primary_key if column not in columns]
     return columns or list(table.c)[:1]
-
-
-def _part(
-    table: Any,
-    columns: Sequence[Column[Any]],
-    needs: tuple[Need, ...],
-    lookups: Collection[str],
-    types_of: TypesOf,
-    *,
-    is_key_needed: bool,
-) -> Part:
-    known = types_of(table)
-    for column in columns:
-        if column.name not in known:
-            raise Refusal(f"the shards have no column {table.fullname}.{column.name}")
-        if not is_shippable(known[column.name]):
-            raise Refusal(f"values of type {known[column.name].base} cannot be shipped")
-    condition = condition_of(needs)
-    rows = select(*columns).select_from(table)
-    names = tuple(column.name for column in columns)
-    return Part(
-        name=table.name,
-        origin=table.fullname,
-        columns=names,
-        types=tuple(known[column.name] for column in columns),
-        rows=rows if condition is None else rows.where(condition),
-        kind=ShippedRows.ALL if condition is None else ShippedRows.MATCHING,
-        key=tuple(column.name for column in table.primary_key) if is_key_needed else (),
-        lookups=indexed(names, known, lookups),
-        follows_search_path=not table.schema,
-    )

@@ -30,7 +30,7 @@ from sqlalchemy.sql.elements import (
 )
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import distinct_op
-from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.sql.selectable import ScalarSelect, SelectBase
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from sqlalchemy_shards.routing.calls import function_of, is_distinct, name_of
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy_shards.catalog.columns import ColumnType
 
 RELATION: Final = "shards_groups"
-"""The name of what is shipped."""
+"""How the names of what is shipped begin."""
 
 SETS: Final = frozenset("cube grouping_sets rollup".split())
 """What makes several groupings of one GROUP BY."""
@@ -70,6 +70,8 @@ class Head:
     :param spelled: writes an expression for comparison.
     :param meanings: what names in ORDER BY and GROUP BY stand for.
     :param scalar: names of functions that are no aggregates and give no sets.
+    :param name: that of the relation that is shipped.
+    :param stands_alone: whether a subquery names nothing of the SELECTs around it.
     :param types: those of the columns that are shipped, by name; None: not known yet.
     """
 
@@ -78,9 +80,12 @@ class Head:
         spelled: Callable[[Any], str],
         meanings: Mapping[str, Any],
         scalar: Set[str],
+        *,
+        name: str,
+        stands_alone: Callable[[Any], bool],
         types: Mapping[str, ColumnType] | None = None,
     ) -> None:
-        self.relation = table(RELATION)
+        self.relation = table(name)
         self.keys: dict[str, Shipped] = {}
         """What the head groups by, by its spelling."""
         self.dependent: dict[str, Shipped] = {}
@@ -93,6 +98,7 @@ class Head:
         self._spelled = spelled
         self._meanings = meanings
         self._scalar = scalar
+        self._stands_alone = stands_alone
         self._types = types
         self._windowed: set[int] = set()
 
@@ -184,8 +190,12 @@ class Head:
             return self._call(node)
         if isinstance(node, ColumnClause):
             return self._column(node)
-        if isinstance(node, SelectBase) or getattr(node, "operator", None) is distinct_op:
-            raise NotSplittable("a subquery or DISTINCT stands beside groups of several shards")
+        if isinstance(node, (ScalarSelect, SelectBase)):
+            if self._stands_alone(node):
+                return node  # it is the same for each group
+            raise NotSplittable("a subquery beside groups looks at each of them")
+        if getattr(node, "operator", None) is distinct_op:
+            raise NotSplittable("DISTINCT stands beside groups of several shards")
         if not isinstance(node, (*TRANSPARENT, Over)) and node.__visit_name__ not in _FRAMES:
             raise NotSplittable(f"a {type(node).__name__} stands beside groups of several shards")
         return None

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
 
     from sqlalchemy_shards.catalog.columns import ColumnType
-
-    from .filters import Level, Occurrence
+    from sqlalchemy_shards.routing.scopes import Occurrence, Scope
 
 INDEXED: Final = frozenset(
     """
@@ -52,13 +51,13 @@ def indexed(
 
 
 def _looked_up(occurrence: Occurrence) -> Iterable[str]:
-    level = occurrence.level
-    if level.parent is None:
+    scope = occurrence.scope
+    if scope.parent is None:
         return
-    for condition in level.certain:
+    for condition in scope.certain:
         for left, right in equal_pairs(condition):
             for own, other in ((left, right), (right, left)):
-                if _is_of(own, occurrence) and _is_outside(other, level):
+                if _is_of(own, occurrence) and _is_outside(other, scope):
                     yield own.name
 
 
@@ -66,6 +65,6 @@ def _is_of(column: Any, occurrence: Occurrence) -> bool:
     return isinstance(column, ColumnClause) and bool(column.table == occurrence.element)
 
 
-def _is_outside(expression: Any, level: Level) -> bool:
+def _is_outside(expression: Any, scope: Scope) -> bool:
     columns = [node for node in iterate(expression) if isinstance(node, ColumnClause)]
-    return bool(columns) and not any(column.table in level.names for column in columns)
+    return bool(columns) and not any(column.table in scope.names for column in columns)

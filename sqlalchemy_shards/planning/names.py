@@ -15,21 +15,27 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows, Exists, Select
 from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards import _compat
+from sqlalchemy_shards.routing.calls import Call
 from sqlalchemy_shards.routing.raw_names import raw_names
 from sqlalchemy_shards.routing.raw_text import why_unreadable
 from sqlalchemy_shards.routing.row_wise import ROW_WISE_FUNCTIONS, text_of
+from sqlalchemy_shards.routing.scopes import unwrapped_query
 
 from .elsewhere import TIMES
+from .nodes import nodes_of
 from .refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
+    from sqlalchemy_shards.catalog.functions import Doubt
     from sqlalchemy_shards.routing.raw_names import RawNames
 
-    Depending = Callable[[Iterable[str]], Sequence[str]]
+    Depending = Callable[[Iterable[Call]], Sequence[Doubt]]
 
-SYNTAX: Final = frozenset("array cube grouping grouping_sets rollup row".split())
+SYNTAX: Final = frozenset(
+    "all any array cube exists grouping grouping_sets rollup row some".split()
+)
 """What looks like a function, and is a part of the language."""
 
 SYSTEM_COLUMNS: Final = frozenset("cmax cmin ctid tableoid xmax xmin".split())
@@ -41,7 +47,7 @@ class Names(NamedTuple):
     """What a statement names besides the columns of tables that SQLAlchemy wrote.
 
     :param bare: names without a table, which PostgreSQL looks up among all columns at hand.
-    :param functions: whatever is called.
+    :param calls: whatever is called.
     :param whole: full names of tables whose rows are used whole.
     :param is_all_whole: the rows of any table may be.
     :param has_records: a row may itself be a value, whose type is the table's.
@@ -49,7 +55,7 @@ class Names(NamedTuple):
     """
 
     bare: frozenset[str]
-    functions: frozenset[str]
+    calls: frozenset[Call]
     whole: frozenset[str]
     is_all_whole: bool
     has_records: bool
@@ -62,7 +68,7 @@ def names_in(statement: Any, compiled: Any) -> Names:
     :param compiled: a `ShardsCompiler`, which knows what it has rendered.
     :raises Refusal: it holds text or constructs that are not understood.
     """
-    nodes = list(iterate(statement))
+    nodes = list(nodes_of(statement, compiled))
     texts = [_read(text) for text in compiled.raw_texts]
     texts += [_read_own(node, compiled) for node in nodes if _compat.compiles_itself(node)]
     bare = frozenset(compiled.bare_names).union(*(text.names for text in texts))
@@ -74,7 +80,7 @@ def names_in(statement: Any, compiled: Any) -> Names:
     has_row = not elements.isdisjoint(alone)
     return Names(
         bare,
-        frozenset(compiled.rendered_functions).union(*(text.functions for text in texts)),
+        frozenset(compiled.rendered_calls).union(*(map(Call, text.functions) for text in texts)),
         frozenset(compiled.whole_rows),
         has_row or _has_star(nodes) or any(text.has_star for text in texts),
         has_row or bool(compiled.whole_rows),
@@ -95,21 +101,29 @@ def columns_at_hand(
     return names
 
 
-def check_functions(names: Set[str], depending: Depending) -> None:
-    """Refuse functions that may give something else at the workspace.
+def check_functions(calls: Set[Call], depending: Depending) -> None:
+    """Refuse functions that may give something else at the workspace, or are not there at all.
 
-    :param depending: of the names of functions, those that depend on when or where they run.
+    :param depending: of calls, those that depend on when or where they run.
     """
-    for name in names:
+    for name, *_ in calls:
         if "." in name and name.rpartition(".")[2] in TIMES:
             raise Refusal(f"{name}() is not PostgreSQL's own function of that name")
-    found = depending(names - TIMES - ROW_WISE_FUNCTIONS - SYNTAX)
-    if found:
+    known = TIMES | ROW_WISE_FUNCTIONS | SYNTAX
+    found = depending(call for call in calls if call.name not in known)
+    if not found:
+        return
+    name, arity, is_missing = found[0]
+    if is_missing:
+        arguments = "" if arity is None else f" that takes {arity} argument{'s' * (arity != 1)}"
         raise Refusal(
-            f"the function {found[0]}() may give something else on another server or at "
-            "another time",
-            "compute its value first and pass it as a parameter",
+            f"the shards have no function {name}(){arguments}",
+            "check its name, or create it on all shards",
         )
+    raise Refusal(
+        f"the function {name}() may give something else on another server or at another time",
+        "compute its value first and pass it as a parameter",
+    )
 
 
 def _read(text: str) -> RawNames:
@@ -157,19 +171,13 @@ def _names_of_elements(nodes: Sequence[Any], compiled: Any) -> Iterator[str]:
 
 def _has_star(nodes: Sequence[Any]) -> bool:
     """Whether a SELECT outside EXISTS has all columns of its FROM list."""
-    in_exists = {id(_ungrouped(node.element)) for node in nodes if isinstance(node, Exists)}
+    in_exists = {id(unwrapped_query(node)) for node in nodes if isinstance(node, Exists)}
     return any(
         text_of(column) == "*"
         for node in nodes
         if isinstance(node, Select) and id(node) not in in_exists
         for column in _compat.column_list(node)
     )
-
-
-def _ungrouped(query: Any) -> Any:
-    while hasattr(query, "element"):
-        query = query.element
-    return query
 
 
 def _groups_by_text(node: Any) -> bool:

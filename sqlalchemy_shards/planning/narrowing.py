@@ -11,33 +11,32 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, exists, literal_column, or_
+from sqlalchemy import and_, exists, literal_column, or_, select
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ColumnClause
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
-from sqlalchemy_shards.models.distribution import (
-    Global,
-    Reference,
-    Sharded,
-    anchor_of,
-    distribution_of,
-    identity_of,
-    key_columns,
-)
-from sqlalchemy_shards.models.key_types import key_type_of_column
+from sqlalchemy_shards import _compat
+from sqlalchemy_shards.models.distribution import Global, Reference
+from sqlalchemy_shards.routing.beside import lies_beside
 
-from .partners import partners_of
+from .filters import filters_of
+from .made import is_made_beside
+from .partners import Partners, asks_for_row, partners_of
+from .subqueries import has_subquery
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy import Table
     from sqlalchemy.sql.compiler import SQLCompiler
-    from sqlalchemy.sql.selectable import FromClause
+    from sqlalchemy.sql.selectable import Exists, FromClause
 
-    from .filters import Occurrence
+    from sqlalchemy_shards.routing.scopes import Occurrence
+
+    from .made import Made
     from .partners import Partner
+    from .subqueries import Subqueries
 
 DEPTH_MAX: Final = 3
 """A partner's own partners are asked for so many steps away."""
@@ -51,18 +50,35 @@ ALIAS: Final = "shards_partner_"
 
 NOTHING: Final[Mapping[int, Sequence[Any]]] = MappingProxyType({})
 
+NONE_MADE: Final[Mapping[Any, Made]] = MappingProxyType({})
+
+
+class Way(NamedTuple):
+    """A row beside a row, whose partner it is that may lie on another shard.
+
+    :param table: what the row beside is of.
+    :param alias: under which its columns are named.
+    :param exists: the condition that there is one; it takes further ones about its columns.
+    """
+
+    table: Table
+    alias: FromClause
+    exists: Exists
+
 
 class Link(NamedTuple):
     """A partner whose rows may lie on another shard.
 
-    :param partner: the table that the partner's rows are of.
-    :param pairs: keys of the columns that equal each other: one's own, and the partner's.
+    :param partner: the name of the part that has the partner's rows.
+    :param pairs: keys of one's own columns, and the names of the partner's that equal them.
     :param semi_join: the condition that a row has the partner, for where all its rows lie.
+    :param way: it is the partner of a row beside; the first columns of the pairs are of that one.
     """
 
-    partner: Table
+    partner: str
     pairs: tuple[tuple[str, str], ...]
     semi_join: Any
+    way: Way | None = None
 
 
 class Need(NamedTuple):
@@ -76,14 +92,21 @@ class Need(NamedTuple):
 
 
 def needs_of(
-    found: Mapping[Table, Sequence[Occurrence]], compiled: SQLCompiler, *, has_partners: bool
+    found: Mapping[Table, Sequence[Occurrence]],
+    compiled: SQLCompiler,
+    *,
+    has_partners: bool,
+    subqueries: Subqueries | None = None,
+    made: Mapping[Any, Made] = NONE_MADE,
 ) -> Mapping[Table, tuple[Need, ...]]:
     """What rows of each table must meet, for each of its occurrences.
 
     :param has_partners: these are all occurrences of all tables, so that partners can be found
         among them.
+    :param subqueries: tells of conditions with subqueries; None: they are not looked at.
+    :param made: SELECT -> what the shards make of it, where its tables' rows are not shipped.
     """
-    writer = _Writer(compiled, has_partners=has_partners)
+    writer = _Writer(compiled, found, subqueries, made if has_partners else None)
     return {table: tuple(map(writer.need, each)) for table, each in found.items()}
 
 
@@ -104,47 +127,149 @@ def condition_of(needs: Sequence[Need], further: Mapping[int, Sequence[Any]] = N
 class _Writer:
     """Writes what occurrences need as conditions on their tables."""
 
-    def __init__(self, compiled: SQLCompiler, *, has_partners: bool) -> None:
+    def __init__(
+        self,
+        compiled: SQLCompiler,
+        found: Mapping[Table, Sequence[Occurrence]],
+        subqueries: Subqueries | None,
+        made: Mapping[Any, Made] | None,
+    ) -> None:
         self._compiled = compiled
-        self._has_partners = has_partners
-        self._partners: dict[Occurrence, list[Partner]] = {}
+        self._found = found
+        self._shipped = {each for occurrences in found.values() for each in occurrences}
+        self._subqueries = subqueries
+        self._made = made
+        self._filters: dict[Occurrence, list[Any]] = {}
+        self._partners: dict[Occurrence, Partners] = {}
         self._left = SEMI_JOINS_MAX
 
     def need(self, own: Occurrence) -> Need:
         """What rows must meet in one occurrence."""
         table, self._left = own.table, SEMI_JOINS_MAX
-        filters = [_about(table, each) for each in self.filters(own)]
-        beside = self._semi_joins(own, table, (own,))
-        links = [
-            Link(
-                partner.other.table,
-                partner.pairs,
-                self._semi_join(table, partner, (own,), is_wanted=True),
-            )
-            for partner in self._partners_of(own)
-            if not self._lies_beside(own, partner)
-        ]
-        return Need((*filters, *beside), tuple(links))
+        conditions = self._conditions(own, table, ())
+        links = list(self._links(own))
+        if self._subqueries is not None:
+            is_clear = self._subqueries.is_as_meant
+            conditions = [each for each in conditions if is_clear(table, each)]
+            links = [each for each in links if is_clear(table, each.semi_join)]
+        return Need(tuple(conditions), tuple(links))
+
+    def _links(self, own: Occurrence) -> Iterator[Link]:
+        """The partners elsewhere, and those of rows beside."""
+        table = own.table
+        partners = self._partners_of(own)
+        for partner in partners.occurrences:
+            if partner.other not in self._shipped:
+                continue
+            if _is_beside(own, partner):
+                yield from self._links_beside(own, partner)
+            else:
+                semi_join = self._semi_join(table, partner, (own,), is_wanted=True)
+                yield _link(partner, semi_join)
+        yield from self._links_to_made(own, table)
+
+    def _links_beside(self, own: Occurrence, beside: Partner) -> Iterator[Link]:
+        """The partners elsewhere of a row beside."""
+        path = (own, beside.other)
+        alias = beside.other.table.alias(f"{ALIAS}{len(path) - 1}")
+        links: list[Link] = []
+        for partner in self._partners_of(beside.other).occurrences:
+            if partner.other in path or partner.other not in self._shipped or self._left <= 0:
+                continue
+            if not _is_beside(beside.other, partner):
+                semi_join = self._semi_join(alias, partner, path, is_wanted=True)
+                links.append(_link(partner, semi_join))
+        links += self._links_to_made(beside.other, alias)
+        for link in links:
+            there_is = self._semi_join(own.table, beside, (own,), is_wanted=True, alias=alias)
+            way = Way(beside.other.table, alias, there_is)
+            yield link._replace(semi_join=there_is.where(link.semi_join), way=way)
+
+    def _links_to_made(self, own: Occurrence, target: FromClause) -> Iterator[Link]:
+        """What shards make of blocks, of which other shards may have the rows that matter."""
+        for made, pairs, _, inside in self._partners_of(own).made:
+            if not is_made_beside(own, inside):
+                yield Link(made.part.name, pairs, made.has_partner(target, pairs))
 
     def filters(self, occurrence: Occurrence) -> list[Any]:
         """The filters of an occurrence that have the statement's own parameters."""
-        return [each for each in occurrence.filters if _has_values(each, self._compiled)]
+        if occurrence not in self._filters:
+            found = filters_of(occurrence, self._subqueries)
+            self._filters[occurrence] = [
+                each for each in found if _has_values(each, self._compiled)
+            ]
+        return self._filters[occurrence]
 
-    def _partners_of(self, own: Occurrence) -> list[Partner]:
-        if not self._has_partners:
-            return []
+    def _conditions(
+        self, own: Occurrence, target: FromClause, path: tuple[Occurrence, ...]
+    ) -> list[Any]:
+        """What a shard can look at by itself of an occurrence's rows.
+
+        :param target: the table, or an alias of it, that the columns are taken from.
+        :param path: what led here; none: these are the rows themselves.
+        """
+        # Conditions that ask for a row of where it came from are left out: it is there.
+        around = {each.scope.select for each in path}
+        told = [
+            each
+            for each in self.filters(own)
+            if not asks_for_row(each) or around.isdisjoint(iterate(each))
+        ]
+        if path:
+            told = [each for each in told if self._is_certain_of_shipped(own, each)]
+        written = [(id(each), self._about(target, own, each)) for each in told]
+        found = [condition for _, condition in written if condition is not None]
+        asked = {key for key, condition in written if condition is not None}
+        return found + self._semi_joins(own, target, (*path, own), asked)
+
+    def _is_certain_of_shipped(self, own: Occurrence, condition: Any) -> bool:
+        """Whether no row is shipped at all that fails a filter, or it fails it there as well.
+
+        One with a subquery it might meet there, if rows that the subquery looks at were left since
+        the row fails it: as NOT EXISTS.
+        """
+        if self._subqueries is None or not has_subquery(condition):
+            return True
+        if list(self._found.get(own.table, ())) != [own]:
+            return False  # rows come because of other occurrences, too
+        written = self._about(own.table, own, condition)
+        return written is not None and self._subqueries.is_as_meant(own.table, written)
+
+    def _about(self, target: FromClause, own: Occurrence, condition: Any) -> Any:
+        if self._subqueries is not None and has_subquery(condition):
+            return self._subqueries.about(target, own.element, condition)
+        return _about(target, condition)
+
+    def _partners_of(self, own: Occurrence) -> Partners:
+        if self._made is None:
+            return Partners()
         if own not in self._partners:
-            self._partners[own] = partners_of(own)
+            self._partners[own] = partners_of(own, self._made)
         return self._partners[own]
 
     def _semi_joins(
-        self, own: Occurrence, target: FromClause, path: tuple[Occurrence, ...]
+        self,
+        own: Occurrence,
+        target: FromClause,
+        path: tuple[Occurrence, ...],
+        told: Collection[int],
     ) -> list[Any]:
-        """Where rows lie beside their partners: the conditions that there is one."""
+        """Where rows lie beside their partners: the conditions that there is one.
+
+        :param told: ids of conditions that are asked as they are.
+        """
+        partners = self._partners_of(own) if len(path) <= DEPTH_MAX else Partners()
         found = [
             self._semi_join(target, partner, path)
-            for partner in (self._partners_of(own) if len(path) <= DEPTH_MAX else ())
-            if partner.other not in path and self._lies_beside(own, partner)
+            for partner in partners.occurrences
+            if partner.other not in path
+            and id(partner.condition) not in told
+            and _is_beside(own, partner)
+        ]
+        found += [
+            made.has_partner(target, pairs)
+            for made, pairs, condition, inside in partners.made
+            if id(condition) not in told and is_made_beside(own, inside)
         ]
         return [each for each in found if each is not None]
 
@@ -155,15 +280,17 @@ class _Writer:
         path: tuple[Occurrence, ...],
         *,
         is_wanted: bool = False,
+        alias: FromClause | None = None,
     ) -> Any:
         """The condition that there is a partner; None: any row may be one, as far as is known.
 
         :param is_wanted: even then.
+        :param alias: what the partner is called in it.
         """
         other = partner.other
-        alias = other.table.alias(f"{ALIAS}{len(path)}")
-        filters = [_about(alias, each) for each in self.filters(other)]
-        filters += self._semi_joins(other, alias, (*path, other))
+        if alias is None:
+            alias = other.table.alias(f"{ALIAS}{len(path)}")
+        filters = self._conditions(other, alias, path)
         if not is_wanted and (not filters or self._left <= 0):
             return None
         self._left -= 1
@@ -171,40 +298,24 @@ class _Writer:
             BinaryExpression(target.c[mine], alias.c[its], operators.eq)
             for mine, its in partner.pairs
         ]
-        found = exists(literal_column("1")).select_from(alias).where(*equal, *filters)
-        return found.correlate(target)
-
-    def _lies_beside(self, own: Occurrence, partner: Partner) -> bool:
-        """Whether all rows that may be a row's partners are on its shard."""
-        one, other = distribution_of(own.table), distribution_of(partner.other.table)
-        if isinstance(other, Reference):
-            return True
-        if isinstance(one, Sharded) and isinstance(other, Sharded):
-            return self._is_same_key(own.table, partner, one, other) or _is_same_anchor(
-                own.table, partner, one, other
-            )
-        return isinstance(one, Global) and isinstance(other, Global)
-
-    def _is_same_key(self, table: Table, partner: Partner, one: Sharded, other: Sharded) -> bool:
-        """Whether what is equal is the whole shard key of both."""
-        if one.beside or other.beside or one.keyspace != other.keyspace:
-            return False
-        keys = [key_columns(table, one), key_columns(partner.other.table, other)]
-        families = [
-            [key_type_of_column(column, self._compiled.dialect).family for column in key]
-            for key in keys
-        ]
-        return families[0] == families[1] and set(partner.pairs).issuperset(
-            zip(one.key, other.key, strict=True)
-        )
+        found: Any = select(literal_column("1")).select_from(alias).where(*equal, *filters)
+        return exists(_compat.without_orm(found.correlate(target)))
 
 
-def _is_same_anchor(table: Table, partner: Partner, one: Sharded, other: Sharded) -> bool:
-    """Whether what is equal names one row, beside which both rows lie, or which is one of them."""
-    if anchor_of(table, one) is not anchor_of(partner.other.table, other):
-        return False
-    named = [identity_of(table, one), identity_of(partner.other.table, other)]
-    return bool(named[0]) and set(partner.pairs).issuperset(zip(*named, strict=True))
+def _link(partner: Partner, semi_join: Any) -> Link:
+    table = partner.other.table
+    pairs = tuple((mine, table.c[its].name) for mine, its in partner.pairs)
+    return Link(table.name, pairs, semi_join)
+
+
+def _is_beside(own: Occurrence, partner: Partner) -> bool:
+    """Whether all rows that may be a row's partners are on its shard."""
+    other = partner.other
+    if own.source is not None and other.source is not None:
+        return lies_beside(own.source, other.source, partner.pairs)
+    if isinstance(other.distribution, Reference):
+        return True
+    return isinstance(own.distribution, Global) and isinstance(other.distribution, Global)
 
 
 def _has_values(condition: Any, compiled: SQLCompiler) -> bool:
@@ -226,5 +337,6 @@ def _about(target: FromClause, condition: Any) -> Any:
             return target.c[node.key]
         return None
 
+    condition = _compat.replaceable(condition)
     about: Any = replacement_traverse(condition, {}, replace)  # type: ignore[call-overload]
     return about

@@ -1,312 +1,179 @@
-"""A grouped SELECT -> what each shard makes of its own rows, and what is made of that.
+"""A statement -> blocks that the shards answer in parts, and heads over these in their places.
 
-The *body* of the statement, FROM, WHERE and GROUP BY, runs on each shard. Its groups are shipped as
-one relation to the workspace, which runs the *head* over them (`heads`): HAVING, windows, grouping
-sets, DISTINCT, ORDER BY and LIMIT, as PostgreSQL does them.
+A block is tried before those within it. One that is not self-contained, or that cannot be split,
+stays as it is, and what is within it is tried. Of tables that are left then, rows are shipped.
 
-Fails closed: the body must add up, as it must for a scatter; every expression of it must be the
-same on every shard; and before the plan is used, PostgreSQL is shown the head over an empty
-relation: if it does not take it, or would return other types, the plan is refused.
+SQL before:  SELECT count(*) FROM (SELECT kind FROM items GROUP BY kind) AS found
+per shard:   SELECT kind AS key_0 FROM items GROUP BY kind
+workspace:   SELECT count(*)
+             FROM (SELECT key_0 AS kind FROM shards_groups_1 GROUP BY key_0) AS found
+
+Fails closed: each block is checked by itself (`group_splits`, `row_splits`), and PostgreSQL is
+shown the whole statement over empty relations before it is used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
-from sqlalchemy.sql.elements import CollationClause, FunctionFilter
-from sqlalchemy.sql.selectable import CTE, Select
+from sqlalchemy.exc import CompileError, InvalidRequestError
+from sqlalchemy.sql.selectable import Select
 from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards import _compat
-from sqlalchemy_shards.catalog.expressions import Relation
-from sqlalchemy_shards.catalog.functions import DRAWN
 from sqlalchemy_shards.plan import ShippedRows
-from sqlalchemy_shards.routing.calls import function_of
-from sqlalchemy_shards.routing.row_wise import ROW_WISE_FUNCTIONS, why_not_row_wise
-from sqlalchemy_shards.routing.scopes import on_conditions
 
-from .derived import Derived, NotRewritable, check_compiled_alike
-from .elsewhere import NOW, TIMES, at_workspace
-from .gathering import check_statement
-from .heads import RELATION, Head, has_aggregate, values_in
-from .names import SYSTEM_COLUMNS, check_functions, columns_at_hand
-from .parts import Gathering, Part
+from .blocks import may_choose
+from .checks import check_statement
+from .derived import check_compiled_alike
+from .gathering import Rest, plan_gathering
+from .group_splits import split_groups
+from .heads import RELATION, has_aggregate
+from .made import made_of
+from .names import check_functions
+from .parts import Gathering
 from .refusal import Refusal
-from .spelling import speller
-from .splitting import SPLIT, NotSplittable
-from .wire import is_shippable
+from .row_splits import is_limited, split_rows
+from .splits import Piece, Whole
+from .splitting import NotSplittable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from sqlalchemy import Table
-
-    from sqlalchemy_shards.catalog.columns import ColumnType
-    from sqlalchemy_shards.routing.sources import StatementSources
-
-
-ON_SHARD: Final = "shards_grouped"
-"""The name that a shard's groups have there."""
+    from .asked import Facts
+    from .blocks import Block, Written
+    from .splits import Split
 
 
-class Facts(Protocol):
-    """What only the shards' catalogs know, and PostgreSQL about one execution of a statement."""
-
-    def columns_of(self, table: Table) -> Mapping[str, ColumnType]:
-        """The columns of a table, as all shards have them."""
-
-    def depending(self, names: Iterable[str]) -> Sequence[str]:
-        """Those of the functions that depend on when or where they run."""
-
-    def scalar(self, names: Iterable[str]) -> Collection[str]:
-        """Those of the functions that are no aggregates, and give no sets."""
-
-    def builtin(self, names: Iterable[str]) -> Collection[str]:
-        """Those of the functions that have no namesakes besides PostgreSQL's own."""
-
-    def types_of(
-        self, statement: Derived, over: Sequence[Relation], width: int
-    ) -> list[ColumnType | None]:
-        """The types of a statement's columns; None: one without a name, or not certain.
-
-        :raises NotSplittable: PostgreSQL does not take the statement.
-        """
-
-    def returned(self, statement: Derived, over: Sequence[Relation]) -> Sequence[int]:
-        """What the driver would be told of the types that a statement returns.
-
-        :raises NotSplittable: PostgreSQL does not take the statement.
-        """
-
-
-def plan_partial(compiled: Any, sources: StatementSources, facts: Facts) -> Gathering:
-    """Plan how the workspace answers a grouped SELECT from the shards' groups.
+def plan_partial(compiled: Any, facts: Facts) -> Gathering:
+    """Plan how the workspace answers a statement from what the shards make of its blocks.
 
     :param compiled: a `ShardsCompiler`, which knows what it has rendered.
-    :raises NotSplittable: it could not answer exactly.
+    :raises Refusal: no block can be split.
     """
     statement: Any = _compat.core_statement(compiled)
-    shape = _checked_shape(statement, sources)
-    names = compiled.rendered_functions
-    if not (shape.group_by or shape.having or shape.distinct or names & SPLIT):
+    if not any(_may_be_split(node) for node in iterate(statement)):
         raise NotSplittable("it has no groups")
+    check_statement(statement, compiled)
+    check_functions(compiled.rendered_calls, facts.depending)
+    check_compiled_alike(statement, compiled)
     try:
-        check_statement(statement, compiled)
-        _check_written(statement, compiled)
-        check_functions(names, facts.depending)
-        check_compiled_alike(statement, compiled)
-        return _Plan(compiled, statement, shape, facts).gathering()
-    except (NotRewritable, Refusal) as reason:
-        raise NotSplittable(str(reason)) from None
+        return _planned(statement, Whole(compiled, statement, facts))
+    except (CompileError, InvalidRequestError) as error:
+        raise NotSplittable(str(error)) from None
 
 
-def _check_written(statement: Any, compiled: Any) -> None:
-    """Refuse what was not written by SQLAlchemy, and rows that are used whole."""
-    if compiled.raw_texts or compiled.whole_rows or compiled.bare_names & SYSTEM_COLUMNS:
-        raise NotSplittable("it holds raw SQL text, whole rows or system columns")
-    if any(map(_compat.compiles_itself, iterate(statement))):
-        raise NotSplittable("it holds an SQL construct of the application's own")
+def _may_be_split(node: Any) -> bool:
+    if not isinstance(node, Select):
+        return False
+    shape = _compat.select_shape(node)
+    return bool(
+        shape.group_by
+        or shape.having
+        or shape.distinct
+        or is_limited(shape)
+        or any(map(has_aggregate, _compat.column_list(node)))
+    )
 
 
-def _checked_shape(statement: Any, sources: StatementSources) -> _compat.SelectShape:
-    """The clauses of a statement whose body adds up.
+def _planned(statement: Any, whole: Whole) -> Gathering:
+    blocks = _Blocks(statement, whole)
+    while True:
+        splits, rest = blocks.splits_and_rest()
+        if not splits:
+            raise NotSplittable("none of its groups can be put together from parts")
+        gathering = _gathering(statement, whole, splits, rest)
+        if gathering.is_partial:
+            return gathering
+        if not blocks.leave_useless(splits, gathering):
+            assert gathering.rewritten is not None
+            over = list(map(whole.relation_of, gathering.parts))
+            whole.facts.returned(gathering.rewritten, over)
+            gathering.shipment(tuple(range(len(gathering.parts))))
+            return gathering
 
-    :raises NotSplittable: it does not.
-    """
-    reason = sources.unreadable or sources.obstacle
-    if reason is not None:
-        raise NotSplittable(reason)
-    if not isinstance(statement, Select):
-        raise NotSplittable("it is a set operation")
-    shape = _compat.select_shape(statement)
-    if shape.extended or shape.embellished or shape.independent_ctes or shape.distinct_on:
-        raise NotSplittable("it has clauses that are not looked into")
-    return shape
 
-
-class _Plan:
-    """One statement on its way to a plan."""
-
-    def __init__(
-        self, compiled: Any, statement: Any, shape: _compat.SelectShape, facts: Facts
-    ) -> None:
-        self.compiled = compiled
-        self.statement = statement
-        self.shape = shape
-        self.facts = facts
-        self.dialect = at_workspace(compiled.dialect)
-        self.spelled = speller(compiled)
-        names = compiled.rendered_functions
-        # Names that are also those of other functions say nothing.
-        self.scalar = ROW_WISE_FUNCTIONS | TIMES | frozenset(facts.scalar(names))
-        sums = names & {"avg", "sum"}
-        if sums - frozenset(facts.builtin(sums)):
-            raise NotSplittable("not only PostgreSQL's own aggregates have these names")
-
-    def gathering(self) -> Gathering:
-        """The plan.
-
-        :raises NotSplittable: there is none.
-        """
-        self._check_names_in_group_by()
-        head, _ = self._head(None)
-        rows = self._rows(head)
-        tables = self._tables()
-        types = self._types(head, rows, tables)
-        head, statement = self._head(types)
-        part = Part(
-            name=RELATION,
-            origin=", ".join(table.fullname for table in self.compiled.rendered_tables),
-            columns=tuple(types),
-            types=tuple(types.values()),
-            # A cast of a grouped expression may be another expression to PostgreSQL.
-            rows=select(rows.subquery(ON_SHARD)),
-            kind=self._kind(head),
-            follows_search_path=any(not each.schema for each in self.compiled.rendered_tables),
-        )
-        rewritten = self._derived(statement)
-        self._check_returned(head, rewritten, part, tables)
+def _gathering(
+    statement: Any, whole: Whole, splits: Mapping[Any, Split], rest: Written
+) -> Gathering:
+    parts = tuple(split.part for split in splits.values())
+    if statement in splits and len(parts) == 1 and not rest.tables:
+        rewritten = whole.derived(splits[statement].head)
         return Gathering(
-            self.compiled, (part,), needs_tables=False, rewritten=rewritten, is_partial=True
+            whole.compiled, parts, needs_tables=False, rewritten=rewritten, is_partial=True
         )
+    return plan_gathering(
+        whole.compiled,
+        types_of=whole.facts.columns_of,
+        depending=whole.facts.depending,
+        rest=Rest(rest, {block: made_of(each.part, each.shown) for block, each in splits.items()}),
+        sources_of=whole.facts.sources_of,
+    )
 
-    def _kind(self, head: Head) -> ShippedRows:
-        if not head.grouped:
-            return ShippedRows.TOTALS
-        return ShippedRows.GROUPS if head.pieces or self.shape.group_by else ShippedRows.DISTINCT
 
-    # -- head and body --
+class _Blocks:
+    """The blocks of a statement, and what is known of them so far."""
 
-    def _head(self, types: Mapping[str, ColumnType] | None) -> tuple[Head, Any]:
-        """The head: what it needs, and its SELECT."""
-        head = Head(self.spelled, _compat.label_meanings(self.compiled), self.scalar, types)
-        head.group_by(self.shape.group_by)
-        columns = _compat.column_list(self.statement)
-        is_grouped = bool(self.shape.group_by or self.shape.having)
-        is_grouped = is_grouped or any(map(has_aggregate, columns))
-        if self.shape.distinct and not is_grouped:
-            for each in columns:
-                head.key(head.meant(each))
-        shown = [
-            head.of(head.meant(each)).label(f"c{number}") for number, each in enumerate(columns)
+    def __init__(self, statement: Any, whole: Whole) -> None:
+        self._statement = statement
+        self._whole = whole
+        self._known: dict[Any, Split | None] = {}
+        self._numbers = count(1)
+
+    def splits_and_rest(self) -> tuple[dict[Any, Split], Written]:
+        """The blocks that are split, and the statement with their heads in their places."""
+        splits: dict[Any, Split] = {}
+        while True:
+            heads = {block: split.head for block, split in splits.items()}
+            around = self._whole.written(self._statement, heads)
+            more = self._first_split(around, heads)
+            if more is None:
+                return splits, around
+            splits.update(more)
+
+    def leave_useless(self, splits: Mapping[Any, Split], gathering: Gathering) -> bool:
+        """Leave blocks as they are whose tables are shipped as a whole, for what is around them."""
+        shipped = {part.origin for part in gathering.parts if part.kind is ShippedRows.ALL}
+        useless = [
+            block
+            for block, split in splits.items()
+            if all(table.fullname in shipped for table in split.tables)
         ]
-        statement = select(*shown).select_from(head.relation)
-        having = [head.of(each) for each in self.shape.having]
-        order_by = [head.of(each) for each in self.shape.order_by]
-        group_by = [head.of(head.meant(each)) for each in self.shape.group_by]
-        dependent = [each.shown for each in head.dependent.values()]
-        if not (is_grouped or self.shape.distinct):
-            raise NotSplittable("it has no groups")
-        if self.shape.group_by and not head.keys:
-            raise NotSplittable("it groups by nothing that its rows hold")
-        statement = statement.group_by(*group_by, *dependent).having(*having).order_by(*order_by)
-        return head, self._limited(statement)
+        self._known.update(dict.fromkeys(useless))
+        return bool(useless)
 
-    def _limited(self, statement: Any) -> Any:
-        shape = self.shape
-        if shape.distinct:
-            statement = statement.distinct()
-        if shape.limit is not None:
-            statement = statement.limit(shape.limit)
-        if shape.fetch is not None:
-            statement = _compat.with_fetch_of(statement, self.statement)
-        if shape.offset is not None:
-            statement = statement.offset(shape.offset)
-        return _compat.without_orm(statement)
+    def _first_split(self, around: Written, heads: Mapping[Any, Any]) -> dict[Any, Split] | None:
+        for block in around.blocks:
+            if block.select not in self._known:
+                self._known[block.select] = self._split(block, around, heads)
+            split = self._known[block.select]
+            if split is not None:
+                return {block.select: split}
+        return None
 
-    def _rows(self, head: Head) -> Any:
-        """The statement of each shard; its columns are those that the head is shown."""
-        statement = self.statement
-        froms = _compat.from_list(statement)
-        if not head.shipped:
-            raise NotSplittable("it has no groups")
-        where = [] if statement.whereclause is None else [statement.whereclause]
-        self._check_row_wise([*where, *on_conditions(froms), *_inside(head)])
-        rows = select(*(each.value.label(each.shown.name) for each in head.shipped))
-        rows = rows.select_from(*froms).where(*where)
-        if head.grouped:
-            rows = rows.group_by(*(each.value for each in head.grouped))
-        return _compat.without_orm(rows)
+    def _split(self, block: Block, around: Written, heads: Mapping[Any, Any]) -> Split | None:
+        if block.is_recursive or not _may_be_split(block.final):
+            return None
+        if not block.is_outermost and not around.stands_alone(block.select):
+            return None
+        name = RELATION if block.is_outermost else f"{RELATION}_{next(self._numbers)}"
+        piece = Piece(block, around, self._whole.written(block.final), name)
+        for split in (split_rows, split_groups):
+            try:
+                found = split(piece, self._whole)
+            except Refusal:
+                continue
+            return None if self._shares_a_choice(piece, found, heads) else found
+        return None
 
-    def _check_row_wise(self, expressions: Sequence[Any]) -> None:
-        names = self.compiled.rendered_functions
-        if names & DRAWN:
-            raise NotSplittable("it draws values for its rows")
-        # A function of the application's may read a table, of which a shard has a part.
-        known = ROW_WISE_FUNCTIONS | TIMES | frozenset(self.facts.builtin(self.scalar & names))
-        reason = why_not_row_wise(expressions, further=known)
-        if reason is not None:
-            raise NotSplittable(reason)
+    def _shares_a_choice(self, piece: Piece, split: Split, heads: Mapping[Any, Any]) -> bool:
+        """Whether a block and what is around it name a CTE that may choose among its rows.
 
-    def _check_names_in_group_by(self) -> None:
-        """A bare name in GROUP BY is a column of the tables before it is one of the answer."""
-        names = {
-            clause.element
-            for clause in self.shape.group_by
-            if clause.__visit_name__ == "textual_label_reference"
-        }
-        if names and names & columns_at_hand(self.statement, self.compiled, self.facts.columns_of):
-            raise NotSplittable("a name in GROUP BY is also that of a column of a table")
-
-    # -- what PostgreSQL is asked --
-
-    def _tables(self) -> list[Relation]:
-        """The tables of the statement, as relations without rows."""
-        quote = self.compiled.preparer.quote
-        tables = list(self.compiled.rendered_tables)
-        names = {table.name for table in tables}
-        if len(names) < len(tables):
-            raise NotSplittable("it names two tables that differ in their schema only")
-        if any(isinstance(node, CTE) and node.name in names for node in iterate(self.statement)):
-            raise NotSplittable("it has a CTE with the name of a table")
-        found = []
-        for table in tables:
-            types = self.facts.columns_of(table)
-            if not types:
-                raise NotSplittable(f"the shards have no table {table.fullname}")
-            columns = tuple(map(quote, types))
-            found.append(Relation(quote(table.name), columns, tuple(types.values())))
-        return found
-
-    def _types(self, head: Head, rows: Any, tables: Sequence[Relation]) -> dict[str, ColumnType]:
-        """The types of the columns that are shipped, by name."""
-        found = {}
-        asked = self.facts.types_of(self._derived(rows), tables, len(head.shipped))
-        for shipped, type_ in zip(head.shipped, asked, strict=True):
-            if type_ is None or not is_shippable(type_):
-                raise NotSplittable("what its groups hold cannot be shipped")
-            if type_.database is not None and _names_collation(shipped.value):
-                # As a column's own it gives way to others, which it does not where it is named.
-                raise NotSplittable("COLLATE names the collation of the database")
-            found[shipped.shown.name] = type_
-        return found
-
-    def _check_returned(
-        self, head: Head, rewritten: Derived, part: Part, tables: Sequence[Relation]
-    ) -> None:
-        """The head is taken, and returns what the statement would."""
-        dependent = [each.value for each in head.dependent.values()]
-        whole = _compat.without_orm(self.statement.group_by(*dependent))
-        shown = Relation(part.name, part.columns, part.types)
-        if self.facts.returned(rewritten, [shown]) != self.facts.returned(
-            self._derived(whole), tables
-        ):
-            raise NotSplittable("over groups it would return values of other types")
-
-    def _derived(self, statement: Any) -> Derived:
-        return Derived(statement.compile(dialect=self.dialect), self.compiled.bind_names, [NOW])
-
-
-def _inside(head: Head) -> list[Any]:
-    """What must be the same on every shard: keys, and what aggregates are over."""
-    found = [each.value for each in head.grouped]
-    for piece in head.pieces.values():
-        found += [value for each in function_of(piece.value).clauses for value in values_in(each)]
-        if isinstance(piece.value, FunctionFilter):
-            found.append(piece.value.criterion)
-    return found
-
-
-def _names_collation(expression: Any) -> bool:
-    return any(isinstance(node, CollationClause) for node in iterate(expression))
+        One database runs that CTE once, and so both see the same choice.
+        """
+        chosen = set(filter(may_choose, piece.alone.ctes))
+        if not chosen:
+            return False
+        left = self._whole.written(self._statement, {**heads, piece.block.select: split.head})
+        return not chosen.isdisjoint(left.ctes)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Float, Numeric, String
-from sqlalchemy.sql.dml import Insert, UpdateBase
+from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import BindParameter
-from sqlalchemy.sql.selectable import Select
+from sqlalchemy.sql.selectable import CompoundSelect, Select
 from sqlalchemy.types import NullType
 
 from sqlalchemy_shards import _compat
@@ -28,8 +28,9 @@ from sqlalchemy_shards.plan import (
     TextKey,
     Window,
 )
+from sqlalchemy_shards.routing.nested import is_cut_off
 from sqlalchemy_shards.routing.row_wise import text_of, why_not_row_wise
-from sqlalchemy_shards.routing.scopes import on_conditions
+from sqlalchemy_shards.routing.scopes import conditions_of
 
 from .aggregates import (
     COMPARABLE,
@@ -38,10 +39,12 @@ from .aggregates import (
     is_the_same_in_a_group,
     why_not_put_together,
 )
+from .deterministic import check_deterministic
 from .draft import Draft, Facts, Prepared, plain_type
 from .groups import Grouping
 from .ordering import orderings
-from .refusal import Refusal
+from .refusal import LOCK_OTHERWISE, TAKE_IN_TURN, Refusal, advice_on_unreadable
+from .unions import check_union, columns_of_members, places_of_keys
 from .wire import as_text, is_shippable
 
 if TYPE_CHECKING:
@@ -78,10 +81,8 @@ def prepare(sources: StatementSources, compiled: SQLCompiler, facts: Facts) -> P
 def _readable(draft: Draft) -> None:
     """It is known which tables the statement names."""
     if draft.sources.unreadable is not None:
-        raise Refusal(
-            draft.sources.unreadable,
-            'say where it runs with execution_options(shard="...") or shard_key=(Model, key)',
-        )
+        reason = draft.sources.unreadable
+        raise Refusal(reason, advice_on_unreadable(reason))
 
 
 def _additive(draft: Draft) -> None:
@@ -95,39 +96,22 @@ def _additive(draft: Draft) -> None:
 
 def _deterministic_write(draft: Draft) -> None:
     """What is written does not depend on the shard that writes it."""
-    statement = draft.statement
-    if not isinstance(statement, UpdateBase):
-        return
-    if _compat.has_extensions(statement):
-        raise Refusal("it has a clause of a syntax extension")
-    expressions: list[Any] = _compat.dml_expressions(draft.compiled)
-    where = getattr(statement, "whereclause", None)
-    expressions += [where] if where is not None else []
-    expressions += _compat.returning(statement)
-    select = statement.select if isinstance(statement, Insert) else None
-    if isinstance(select, Select) and not draft.sources.writes_reference:
-        expressions += [select.whereclause] if select.whereclause is not None else []
-        expressions += on_conditions(_compat.from_list(select))
-    conflict = _compat.post_values_clause(statement) if isinstance(statement, Insert) else None
-    expressions += _compat.conflict_expressions(conflict) if conflict is not None else []
-    reason = why_not_row_wise(expressions)
-    if reason is None and isinstance(select, Select):
-        # Groups and windows are those of one key each, or the statement has an obstacle.
-        reason = why_not_row_wise(
-            [*_compat.column_list(select), *_compat.select_shape(select).having],
-            aggregates_too=True,
-            windows_too=not draft.sources.writes_reference,
+    if isinstance(draft.statement, UpdateBase):
+        check_deterministic(
+            draft.statement,
+            draft.compiled,
+            draft.facts,
+            writes_reference=draft.sources.writes_reference,
         )
-    if reason is not None:
-        raise Refusal(reason, "compute the value in the application and pass it as a parameter")
 
 
 def _plain_select(draft: Draft) -> None:
     """No clause looks at rows of several shards at once, but for groups that can be made one."""
     if isinstance(draft.statement, UpdateBase):
         return
-    if not isinstance(draft.statement, Select):
-        raise Refusal("set operations compare rows of all shards")
+    is_union = not isinstance(draft.statement, Select)
+    if is_union:
+        check_union(draft.statement)
     draft.shape = shape = _compat.select_shape(draft.statement)
     if shape.having and not (shape.group_by and draft.sources.is_key_by_key):
         raise Refusal("HAVING over several shards looks at whole groups")
@@ -135,16 +119,18 @@ def _plain_select(draft: Draft) -> None:
     if shape.distinct and not is_local and (shape.group_by or shape.distinct_on):
         raise Refusal("DISTINCT compares rows of all shards")
     if shape.extended:
-        raise Refusal("clauses of syntax extensions over several shards are not supported")
+        raise Refusal("it has a clause of a syntax extension")
     if shape.fetches_otherwise:
         raise Refusal("FETCH ... WITH TIES and PERCENT look at the rows of all shards")
     if shape.embellished:
-        raise Refusal("prefixes, suffixes and hints are raw SQL text")
-    if shape.for_update and (shape.group_by or shape.distinct):
-        raise Refusal("FOR UPDATE cannot lock the rows that groups are made of")
-    is_cut = any(each is not None for each in (shape.limit, shape.offset, shape.fetch))
-    if shape.for_update and is_cut:
-        raise Refusal("FOR UPDATE with LIMIT would lock rows that the answer does not hold")
+        raise Refusal("it holds raw SQL text as prefix, suffix or hint")
+    if shape.for_update and (shape.group_by or shape.distinct or is_union):
+        raise Refusal("FOR UPDATE cannot lock the rows that groups are made of", LOCK_OTHERWISE)
+    if shape.for_update and is_cut_off(shape):
+        raise Refusal(
+            "FOR UPDATE with LIMIT would lock rows that the answer does not hold",
+            TAKE_IN_TURN if shape.skips_locked else LOCK_OTHERWISE,
+        )
 
 
 def _aggregates(draft: Draft) -> None:
@@ -186,12 +172,10 @@ def _groups(draft: Draft) -> None:
 
 def _row_wise(draft: Draft) -> None:
     """Every expression gives on a shard what it would give on one database."""
-    if draft.shape is None:
-        return
+    if draft.shape is None or isinstance(draft.statement, CompoundSelect):
+        return  # members of a union that adds up were looked at when it was walked
     shape, statement = draft.shape, draft.statement
-    expressions = [*shape.group_by, *shape.distinct_on]
-    expressions += [statement.whereclause] if statement.whereclause is not None else []
-    expressions += on_conditions(_compat.from_list(statement))
+    expressions = [*shape.group_by, *shape.distinct_on, *conditions_of(statement)]
     if draft.grouping is not None:
         expressions += draft.grouping.row_wise_parts()
     for column in _compat.column_list(statement) if draft.aggregates else ():
@@ -213,10 +197,13 @@ def _comparable(draft: Draft) -> None:
 
     What the types of the rows tell later counts for more.
     """
-    reasons = [_why_not_ordered(draft, ordering.expression) for ordering in draft.orderings]
+    keys = [each.expression for each in draft.orderings]
+    if isinstance(draft.statement, CompoundSelect):
+        keys = columns_of_members(draft)
+    reasons = [_why_not_ordered(draft, key) for key in keys]
     reason = next(filter(None, reasons), None)
     if reason is not None:
-        if draft.grouping is not None or _shows_distinct(draft):
+        if draft.grouping is not None or _shows_its_keys(draft):
             raise Refusal(reason)
         draft.key_types = _types_of_keys(draft, reason)
     for column, function in zip(
@@ -234,8 +221,10 @@ _ORDERED_ALIKE: Final = frozenset(
 ) | {"timestamp with time zone", "timestamp without time zone"}
 
 
-def _shows_distinct(draft: Draft) -> bool:
-    """Whether one more column would make other rows distinct."""
+def _shows_its_keys(draft: Draft) -> bool:
+    """Whether no column may be added: of distinct rows, and of members of a union."""
+    if isinstance(draft.statement, CompoundSelect):
+        return True
     return draft.shape is not None and draft.shape.distinct and not draft.shape.distinct_on
 
 
@@ -306,8 +295,8 @@ def _merge_aggregates(draft: Draft, functions: tuple[Aggregate, ...]) -> Prepare
 
 
 def _merge_rows(draft: Draft) -> Prepared:
-    if draft.orderings and _shows_distinct(draft):
-        return _merge_distinct(draft)
+    if draft.orderings and _shows_its_keys(draft):
+        return _merge_by_columns(draft)
     sort_keys = [ordering.expression for ordering in draft.orderings]
     merge: Merge = Concatenate(draft.window)
     if not draft.orderings and draft.window == Window():
@@ -326,13 +315,9 @@ def _merge_rows(draft: Draft) -> Prepared:
     return Prepared(Scatter(merge, is_rewritten=True), rewritten)
 
 
-def _merge_distinct(draft: Draft) -> Prepared:
+def _merge_by_columns(draft: Draft) -> Prepared:
     """Sort by columns that are there."""
-    columns = _compat.column_list(draft.statement)
-    found = [draft.index_of(each.expression, columns) for each in draft.orderings]
-    keys = [index for index in found if index is not None]
-    if len(keys) < len(found):
-        raise Refusal("ORDER BY names what SELECT DISTINCT does not show")
+    keys = places_of_keys(draft)
     merge = _ordered_merge(draft, keys)
     if draft.window == Window():
         return Prepared(Scatter(merge))

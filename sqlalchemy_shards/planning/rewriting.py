@@ -19,7 +19,8 @@ from sqlalchemy_shards import _compat
 from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.routing.scopes import leaves
 
-from .derived import Derived, NotRewritable, check_compiled_alike, compiled_with
+from .derived import Derived, check_compiled_alike, compiled_with
+from .refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,12 +73,10 @@ def rewrite(
 
     :param more: the columns, with their labels.
     :param keeps_window: a row that is beyond the limit on its shard is not needed.
-    :raises NotRewritable: the derived statement would not be the same but for that.
+    :raises Refusal: the derived statement would not be the same but for that.
     """
-    if compiled.literal_execute_params:
-        raise NotRewritable("it has parameters that are rendered into its SQL at execution")
     check_compiled_alike(select, compiled)
-    statement = _compat.with_more_columns(select, more)
+    statement: Any = _compat.with_more_columns(select, more) if more else select
     limit: Any = None
     if not keeps_window:
         statement = statement.order_by(None).limit(None).offset(None)
@@ -87,8 +86,8 @@ def rewrite(
     if window.offset is not None:
         statement = statement.offset(None)
     derived = compiled_with(statement, compiled)
-    if _names_in_from(statement) != _names_in_from(select):
-        raise NotRewritable("GROUP BY or ORDER BY names a table that is not in its FROM list")
+    if more and _names_in_from(statement) != _names_in_from(select):
+        raise Refusal("GROUP BY or ORDER BY names a table that is not in its FROM list")
     return Rewritten(derived, compiled, window, limit)
 
 

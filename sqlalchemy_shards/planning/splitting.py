@@ -22,14 +22,19 @@ from sqlalchemy.sql.elements import FunctionFilter, Grouping
 
 from sqlalchemy_shards.routing.calls import function_of, is_distinct, name_of
 
+from .refusal import Refusal
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy_shards.catalog.columns import ColumnType
 
 
-class NotSplittable(Exception):
-    """The reason why a statement is not answered from parts of its groups, but from rows."""
+class NotSplittable(Refusal):
+    """The reason why a statement is not answered from parts of its groups, but from rows.
+
+    The application is never told.
+    """
 
 
 SAME_AGAIN: Final = frozenset("bit_and bit_or bool_and bool_or every max min".split())

@@ -20,12 +20,14 @@ class Shipment(NamedTuple):
     :param indexes: its parts.
     :param beside: numbers of the ties to parts whose rows all lie on it.
     :param lists: numbers of the ties to parts whose keys it waits for; none: it waits for nothing.
+    :param asked: numbers of the ties to parts whose keys are asked for before anything is shipped.
     """
 
     shard: str
     indexes: tuple[int, ...]
     beside: tuple[int, ...] = ()
     lists: tuple[int, ...] = ()
+    asked: tuple[int, ...] = ()
 
 
 class Candidate(NamedTuple):

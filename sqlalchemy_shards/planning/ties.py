@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Text, any_, bindparam, cast, select
+from sqlalchemy import Text, and_, any_, bindparam, cast, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression
@@ -27,9 +27,9 @@ from .narrowing import condition_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Table
+    from sqlalchemy import Column, Table
     from sqlalchemy.sql.elements import BindParameter
-    from sqlalchemy.sql.selectable import Select
+    from sqlalchemy.sql.selectable import FromClause, Select
 
     from sqlalchemy_shards.catalog.columns import ColumnType
 
@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 class Key(NamedTuple):
     """A column by whose values rows are chosen.
 
+    :param column: of the table whose rows are compared with the values.
     :param place: which column of the other part holds the values.
     :param parameter: stands for them: an array of text.
     :param condition: that a row has one of them.
     """
 
+    column: Column[Any]
     place: int
     parameter: BindParameter[Any]
     condition: Any
@@ -58,6 +60,7 @@ class Tie(NamedTuple):
     :param other: index of the other part.
     :param semi_join: the condition, for where all rows of the other part lie.
     :param keys: the columns that are equal; none: their values cannot be given elsewhere.
+    :param condition: that a row has keys, or the row beside it has that is another one's partner.
     """
 
     part: int
@@ -65,13 +68,15 @@ class Tie(NamedTuple):
     other: int
     semi_join: Any
     keys: tuple[Key, ...]
+    condition: Any
 
 
 class Ties:
-    """What hangs on what, among parts that are rows of tables.
+    """What hangs on what, among parts.
 
-    :param tables: those of the parts.
-    :param needs: what the rows of each part must meet.
+    :param tables: those whose rows the first parts are.
+    :param needs: what the rows of each of these must meet.
+    :param parts: all of them.
     """
 
     def __init__(
@@ -86,12 +91,17 @@ class Ties:
 
     def _found(self, parts: Sequence[Part]) -> Iterator[Tie]:
         tables, count = self._tables, 0
+        names = [part.name for part in parts]
         for index, needs in enumerate(self._needs):
             for number, need in enumerate(needs):
                 for link in need.links:
-                    other = tables.index(link.partner)
-                    keys = _keys(count, tables[index], parts[index], parts[other], link)
-                    yield Tie(index, number, other, link.semi_join, keys)
+                    other = names.index(link.partner)
+                    at = index if link.way is None else tables.index(link.way.table)
+                    keys = _keys(count, tables[at], parts[at], parts[other], link)
+                    condition: Any = and_(true(), *(key.condition for key in keys))
+                    if link.way is not None:
+                        condition = link.way.exists.where(condition)
+                    yield Tie(index, number, other, link.semi_join, keys, condition)
                     count += 1
 
     def is_narrowed(self, part: int, ties: Sequence[Tie]) -> bool:
@@ -99,6 +109,21 @@ class Ties:
         told = {tie.need for tie in ties}
         needs = self._needs[part]
         return all(need.conditions or number in told for number, need in enumerate(needs))
+
+    def needs_all_rows(self, part: int) -> list[bool]:
+        """For each occurrence of a part's table, whether any row may matter, without its ties."""
+        return [not need.conditions for need in self._needs[part]]
+
+    def rows_of_need(self, index: int, need: int, part: Part) -> Select[Any]:
+        """Read of a part the rows that matter in one occurrence of its table."""
+        return self._where(index, part, condition_of([self._needs[index][need]]))
+
+    def values_compared(self, number: int) -> Select[Any]:
+        """The different values that are compared with the keys of a tie.
+
+        Of all rows: a condition leaves rows where they are, and seldom values.
+        """
+        return select(*(key.column for key in self.all[number].keys)).distinct()
 
     def rows(
         self, index: int, part: Part, beside: Sequence[Tie], lists: Sequence[Tie]
@@ -112,20 +137,28 @@ class Ties:
         for tie in beside:
             further[tie.need].append(tie.semi_join)
         for tie in lists:
-            further[tie.need] += [key.condition for key in tie.keys]
-        condition = condition_of(self._needs[index], further)
+            further[tie.need].append(tie.condition)
+        return self._where(index, part, condition_of(self._needs[index], further))
+
+    def _where(self, index: int, part: Part, condition: Any) -> Select[Any]:
         rows = select(*_compat.column_list(part.rows)).select_from(self._tables[index])
-        return rows if condition is None else rows.where(condition)
+        return rows if condition is None else _compat.without_orm(rows.where(condition))
 
 
-def _keys(number: int, table: Table, own: Part, other: Part, link: Link) -> tuple[Key, ...]:
+def _keys(number: int, at: Table, own: Part, other: Part, link: Link) -> tuple[Key, ...]:
+    """The columns of a link whose values can be given as keys.
+
+    :param at: the table whose rows have the partner: a part's own, or one beside it.
+    :param own: the part that has rows of that table.
+    """
     found: list[Key] = []
+    columns: FromClause = at if link.way is None else link.way.alias
     for mine, its in link.pairs:
-        name, column = link.partner.c[its].name, table.c[mine]
-        if name not in other.columns or column.name not in own.columns:
+        column = at.c[mine].name
+        if its not in other.columns or column not in own.columns:
             continue
-        place = other.columns.index(name)
-        type_, own_type = other.types[place], own.types[own.columns.index(column.name)]
+        place = other.columns.index(its)
+        type_, own_type = other.types[place], own.types[own.columns.index(column)]
         is_collated_otherwise = type_.collation not in (None, own_type.collation)
         if type_.base.endswith("[]") or is_collated_otherwise:
             continue
@@ -133,8 +166,8 @@ def _keys(number: int, table: Table, own: Part, other: Part, link: Link) -> tupl
             f"shards_keys_{number}_{len(found)}", type_=NullType()
         )
         values = cast(cast(parameter, ARRAY(Text)), _ArrayOf(type_))
-        is_one: Any = BinaryExpression(column, any_(values), operators.eq)
-        found.append(Key(place, parameter, is_one))
+        is_one: Any = BinaryExpression(columns.c[mine], any_(values), operators.eq)
+        found.append(Key(at.c[mine], place, parameter, is_one))
     return tuple(found)
 
 

@@ -18,7 +18,8 @@ from sqlalchemy.sql.elements import BindParameter
 
 from sqlalchemy_shards import _compat
 
-from .derived import NotRewritable, bind_processors, compiled_with, render
+from .derived import bind_processors, compiled_with, inherited_value, render
+from .refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,12 +48,15 @@ class ValuesList:
     def part(self, indexes: Sequence[int]) -> tuple[str, Mapping[str, Any]]:
         """SQL text and driver parameters of the INSERT with the rows at ``indexes``.
 
-        :raises NotRewritable: it would not be the same but for the rows.
+        :raises Refusal: it would not be the same but for the rows.
         """
         part = _compat.with_rows(self._insert, [self._rows[index] for index in indexes])
         derived = compiled_with(part, self._compiled)
         self._check(derived)
-        parameters = {name: self._value(bind) for bind, name in derived.bind_names.items()}
+        parameters = {
+            name: inherited_value(bind, self._compiled, self._values)
+            for bind, name in derived.bind_names.items()
+        }
         return render(derived, bind_processors(derived), self._context, parameters)
 
     def _check(self, derived: SQLCompiler) -> None:
@@ -62,17 +66,7 @@ class ValuesList:
             for each in (self._compiled, derived)
         ]
         if len(heads) > 1 or names[0] != names[1]:
-            raise NotRewritable("SQLAlchemy compiles it differently once more")
-
-    def _value(self, bind: BindParameter[Any]) -> Any:
-        name = self._compiled.bind_names.get(bind)
-        if name is None and not bind.unique and bind.key in self._values:
-            name = bind.key
-        if name is not None:
-            return self._values[name]
-        if bind.required:
-            raise NotRewritable(f"it has a parameter {bind.key!r} without a value")
-        return bind.effective_value
+            raise Refusal("SQLAlchemy compiles it differently once more")
 
 
 def _rows(

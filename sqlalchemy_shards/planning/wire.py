@@ -22,6 +22,9 @@ FLOATING: Final = frozenset(
 ) | {"polygon"}
 """Types whose text is rounded where the setting ``extra_float_digits`` says so."""
 
+ROUNDED: Final = "extra_float_digits is below 1: numbers are rounded"
+"""What is shipped in place of such a value: better no number than one that is nearly right."""
+
 
 def is_shippable(type_: ColumnType) -> bool:
     """Whether values of a type, and what is inside them, mean the same at the workspace."""
@@ -37,6 +40,5 @@ def as_text(expression: Any, type_: ColumnType) -> Any:
     if FLOATING.isdisjoint(type_.holds):
         return text
     digits = cast(func.current_setting(literal_column("'extra_float_digits'")), Integer)
-    # What cannot be read as a number is better than a number that is nearly right.
-    rounded: Any = literal_column("'extra_float_digits is below 1: numbers are rounded'")
+    rounded: Any = literal_column(f"'{ROUNDED}'")
     return case((digits > literal_column("0"), text), (expression.is_not(None), rounded))

@@ -25,11 +25,13 @@ from .sources import StatementKind, StatementSources
 from .walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy.engine import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.selectable import FromClause
+
+    from .scopes import Occurrence
 
 
 def analyse(
@@ -62,6 +64,26 @@ def analyse(
     return sources
 
 
+def occurrences_of(compiled: SQLCompiler) -> Sequence[Occurrence]:
+    """The places of tables in a statement that `analyse` could read.
+
+    Fails closed: the caller compares their number with what the compiler rendered.
+    """
+    walk = Walk(
+        compiled.bind_names,
+        compiled.dialect,
+        undeclared_is_global=True,
+        orders_by_code_point=_never,
+        shares_ctes=True,
+    )
+    statement: Any = _compat.core_statement(compiled)
+    if isinstance(statement, UpdateBase):
+        walk_modification(walk, statement, compiled, compiled.rendered_tables)  # type: ignore[attr-defined]
+    else:
+        walk.query(statement, None, is_from=False)
+    return walk.occurrences
+
+
 def _never(expression: Any) -> bool:
     return False
 
@@ -73,6 +95,7 @@ def _walked(
     if isinstance(statement, UpdateBase):
         return walk_modification(walk, statement, compiled, rendered)
     if isinstance(statement, SelectBase):
+        walk.is_select = True
         walk.query(statement, None, is_from=False)
         return walk.result(StatementKind.SELECT, rendered)
     walk.unreadable = f"a {type(statement).__name__} cannot be looked into"

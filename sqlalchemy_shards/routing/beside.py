@@ -1,52 +1,51 @@
-"""Edges between tables whose rows lie beside one row of a third, or beside each other's.
+"""When rows of two tables whose columns are equal certainly lie on one shard.
 
-A joined child without shard-key columns lies beside its base's row, which the base's primary key
-names on one shard only. So two rows that name the same base row, one of which may be that row
-itself, are on one shard, whatever their shard key is.
+They do where what is equal is the whole shard key of both, in one keyspace. And they do where it
+names one row beside which both lie, or which is one of them: a joined child without shard-key
+columns lies beside its base's row, which the base's primary key names on one shard only.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sqlalchemy_shards.models.distribution import Sharded, anchor_of, distribution_of, identity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Collection
 
     from sqlalchemy import Table
 
-    from .reading import Reading
-    from .scopes import Place
+    from .scopes import Source
 
 
-class _Named(NamedTuple):
-    """A column that is a part of what names a row of an anchor."""
+def lies_beside(one: Source, other: Source, equal: Collection[tuple[str, str]]) -> bool:
+    """Whether a row of a source is on the shard of the other's rows that equal it.
 
-    anchor: str
-    part: int
-    width: int
-
-
-def edges_by_anchor(reading: Reading, own: Set[int]) -> Iterator[tuple[int, int]]:
-    """The pairs of sources of which the second one's rows lie beside the first one's.
-
-    :param own: the sources that conditions restrict here.
+    :param equal: keys of columns of the one and of the other.
     """
-    parts: dict[tuple[int, int], set[_Named]] = {}
-    for columns in reading.equal_classes():
-        places = [place for column in columns for place in reading.places(column)]
-        for left, right in combinations(places, 2):
-            named = _named(left, reading)
-            if left.source == right.source or named is None or named != _named(right, reading):
-                continue
-            for one, other in ((left, right), (right, left)):
-                if other.is_direct and other.source in own and not one.is_alternative:
-                    parts.setdefault((one.source, other.source), set()).add(named)
-    for pair, found in parts.items():
-        if any(sum(each[0] == named.anchor for each in found) == named.width for named in found):
-            yield pair
+    return _have_one_key(one, other, equal) or _name_one_row(one, other, equal)
+
+
+def _have_one_key(one: Source, other: Source, equal: Collection[tuple[str, str]]) -> bool:
+    mine, its = one.sharded, other.sharded
+    return (
+        mine.beside is None
+        and its.beside is None
+        and mine.keyspace == its.keyspace
+        and one.families == other.families
+        and all(pair in equal for pair in zip(mine.key, its.key, strict=True))
+    )
+
+
+def _name_one_row(one: Source, other: Source, equal: Collection[tuple[str, str]]) -> bool:
+    named = [identity_of(each.table, each.sharded) for each in (one, other)]
+    if not named[0] or len(named[0]) != len(named[1]):
+        return False
+    if not all(pair in equal for pair in zip(*named, strict=True)):
+        return False
+    # By equality: the ORM annotates tables.
+    return bool(anchor_of(one.table, one.sharded) == anchor_of(other.table, other.sharded))
 
 
 def anchor_named(table: Table, sharded: Sharded) -> Table | None:
@@ -57,12 +56,3 @@ def anchor_named(table: Table, sharded: Sharded) -> Table | None:
     said = [each for other in tables if isinstance(each := distribution_of(other), Sharded)]
     has_others = any(each.beside is not None and each.beside.table == table.key for each in said)
     return table if has_others else None
-
-
-def _named(place: Place, reading: Reading) -> _Named | None:
-    occurrence = reading.occurrences[place.source]
-    identity = identity_of(occurrence.table, occurrence.sharded)
-    if place.column not in identity:
-        return None
-    anchor = anchor_of(occurrence.table, occurrence.sharded)
-    return _Named(anchor.key, identity.index(place.column), len(identity))

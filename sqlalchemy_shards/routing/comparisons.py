@@ -90,7 +90,7 @@ def comparison_on(
             ways = [bounds, bounds[::-1]] if is_symmetric else [bounds]
             found = [_between(source, left, way, reading, is_in=is_between) for way in ways]
             return any_of(found) if is_between else all_of(found)
-    if operator is operators.is_not_distinct_from and not reading.occurrences[source].is_filled:
+    if operator is operators.is_not_distinct_from and not reading.sources[source].is_filled:
         return _equal(source, left, right, reading)
     return None
 

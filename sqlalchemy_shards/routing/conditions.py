@@ -264,6 +264,8 @@ def _of_equal(condition: PartEquals, width: int, values: ValueReader) -> Regions
 
 def _of_list(condition: PartIn, width: int, values: ValueReader) -> Regions:
     parameter, part = condition.parameter, condition.part
+    if width == 1 and parameter.compared_as is None:
+        return set(zip(values.many(parameter)))  # the regions of thousands, made at once
     listed = [_converted(parameter, value) for value in values.many(parameter)]
     return {_region(part, value, width) for value in listed if value is not None}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import (
@@ -25,15 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
     from .reading import Reading
-    from .scopes import Occurrence, Place
-
-
-class KeyEquality(NamedTuple):
-    """Two columns that are the same part of the same keyspace's key, and are equal."""
-
-    left: Place
-    right: Place
-    part: int
+    from .scopes import Place
 
 
 def conjuncts(expression: Any) -> Iterator[Any]:
@@ -81,25 +73,13 @@ def equal_columns(
     return classes
 
 
-def key_equalities(reading: Reading) -> Iterator[KeyEquality]:
-    """Equalities between shard-key columns of two sources that equal columns mean."""
+def equal_places(reading: Reading) -> Iterator[tuple[Place, Place]]:
+    """Columns of two sources that are equal in every row that matters."""
     for columns in reading.equal_classes():
         places = [place for column in columns for place in reading.places(column)]
         for left, right in combinations(places, 2):
-            if left.part is not None and is_same_part(left, right, reading.occurrences):
-                yield KeyEquality(left, right, left.part)
-
-
-def is_same_part(left: Place, right: Place, occurrences: Sequence[Occurrence]) -> bool:
-    """Whether columns of two sources are the same part of the key of one keyspace."""
-    one, other = occurrences[left.source], occurrences[right.source]
-    return (
-        left.part is not None
-        and left.part == right.part
-        and left.source != right.source
-        and one.families == other.families
-        and one.sharded.keyspace == other.sharded.keyspace
-    )
+            if left.source != right.source:
+                yield left, right
 
 
 def equalities_with_parameters(

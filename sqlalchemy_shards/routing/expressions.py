@@ -9,7 +9,9 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ColumnClaus
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import FromClause, ScalarSelect, SelectBase, TableValuedAlias
 
-from .raw_text import CONSTANT_TEXT, why_operator_unreadable, why_unreadable
+from sqlalchemy_shards import _compat
+
+from .raw_text import is_constant, why_operator_unreadable, why_unreadable
 from .reading import ungrouped
 from .restrictions import tie_members
 
@@ -20,32 +22,32 @@ if TYPE_CHECKING:
 
 def walk_expression(walk: Walk, expression: Any, scope: Scope) -> None:
     """Look for subqueries and raw text in an expression."""
-    pending = [expression]
+    pending = [(expression, False)]
     while pending:
-        node = pending.pop()
+        node, is_argument = pending.pop()
         if isinstance(node, BindParameter) or (
             isinstance(node, ColumnClause) and not node.is_literal
         ):
             continue  # most are: there is nothing in them
         walk.unreadable = walk.unreadable or why_operator_unreadable(node)
         if is_membership(node):
-            pending.append(node.left)
+            pending.append((node.left, is_argument))
             derived = walk.query(ungrouped(node.right).element, scope, is_from=False, depth=1)
             tie_members(walk, node.left, derived, scope)
         elif isinstance(node, SelectBase):
             walk.query(node, scope, is_from=False, depth=1)
-        elif isinstance(node, TextClause):
-            _text(walk, node.text)
-        elif isinstance(node, ColumnClause) and node.is_literal:
-            _text(walk, str(node.name))
+        elif isinstance(node, (TextClause, ColumnClause)):
+            text = node.text if isinstance(node, TextClause) else str(node.name)
+            _text(walk, text, is_argument=is_argument)
         elif isinstance(node, TableValuedAlias):
             walk_expression(walk, node.element, scope)
         elif isinstance(node, FunctionElement):  # SQLAlchemy makes them FROM clauses, too
-            pending.extend(node.get_children())
+            stands_in_parentheses = not _compat.compiles_itself(node)
+            pending += [(child, stands_in_parentheses) for child in node.get_children()]
         elif isinstance(node, (FromClause, BindParameter)) or node is None:
             continue  # FROM lists are walked apart
         else:
-            pending.extend(node.get_children())
+            pending += [(child, is_argument) for child in node.get_children()]
 
 
 def is_membership(node: Any) -> bool:
@@ -56,7 +58,7 @@ def is_membership(node: Any) -> bool:
     return is_in and isinstance(ungrouped(node.right), ScalarSelect)
 
 
-def _text(walk: Walk, text: str) -> None:
-    walk.unreadable = walk.unreadable or why_unreadable(text)
-    if not CONSTANT_TEXT.fullmatch(text):
+def _text(walk: Walk, text: str, *, is_argument: bool) -> None:
+    walk.unreadable = walk.unreadable or why_unreadable(text, is_argument=is_argument)
+    if not is_constant(text):
         walk.hinder("it holds raw SQL text")

@@ -6,16 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table
+from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import (
     CTE,
     Alias,
     AliasedReturnsRows,
-    CompoundSelect,
     FromClause,
     FromGrouping,
     Join,
     Lateral,
     Subquery,
+    TableClause,
     TableSample,
     TableValuedAlias,
     Values,
@@ -25,28 +26,22 @@ from sqlalchemy_shards import _compat
 from sqlalchemy_shards.models.distribution import Reference, Sharded
 
 from .row_wise import why_not_row_wise
-from .scopes import Derived, OuterJoin, Scope
+from .scopes import Derived, Occurrence, OuterJoin, Scope, Standing, ungrouped_query
 
 if TYPE_CHECKING:
     from .walk import Walk
 
 
-def walk_from(
-    walk: Walk, element: Any, scope: Scope, *, is_kept: bool, is_inner: bool = True
-) -> set[int]:
-    """Walk one FROM element; return the sources in it.
-
-    :param is_kept: it stands in the outermost FROM list, and no outer join fills it.
-    :param is_inner: no outer join of its own FROM list fills it.
-    """
+def walk_from(walk: Walk, element: Any, scope: Scope, standing: Standing) -> set[int]:
+    """Walk one FROM element; return the sources in it."""
     while isinstance(element, FromGrouping):
         element = element.element
     if isinstance(element, Join):
-        return _join(walk, element, scope, is_kept=is_kept, is_inner=is_inner)
+        return _join(walk, element, scope, standing)
     if isinstance(element, Table):
-        return _table(walk, element, element, scope, is_kept=is_kept)
+        return _table(walk, element, element, scope, standing)
     if isinstance(element, CTE):
-        return _named(walk, element, walk_cte(walk, element, is_kept=is_kept), scope)
+        return _named(walk, element, walk_cte(walk, element, is_kept=standing.is_kept), scope)
     if isinstance(element, TableValuedAlias):
         walk.is_plain = False
         walk.look_into(element.element, scope)
@@ -60,41 +55,58 @@ def walk_from(
     if isinstance(element, TableSample):
         walk.hinder("TABLESAMPLE picks other rows on every shard")
     if isinstance(element, (Alias, Subquery, Lateral, TableSample)):
-        return _alias(walk, element, scope, is_kept=is_kept)
-    walk.unreadable = f"the FROM list holds a {type(element).__name__}"
+        return _alias(walk, element, scope, standing)
+    walk.unreadable = _why_unknown(element)
+    scope.names[element] = None
     return set()
 
 
+def _why_unknown(element: Any) -> str:
+    if isinstance(element, TextClause):
+        return "the FROM list holds raw SQL text"
+    if isinstance(element, TableClause):
+        return f"{element.name!r} in the FROM list is no Table that says how it spreads"
+    return f"the FROM list holds a {type(element).__name__}"
+
+
 def walk_cte(walk: Walk, cte: CTE, *, is_kept: bool) -> Derived:
-    """Walk a CTE where it is first named; named again, it shows nothing."""
-    names = {id(cte.element)}
-    if isinstance(cte.element, CompoundSelect):
-        names.update(id(member) for member in cte.element.selects)
-    if names & walk.seen_ctes:
-        walk.names_cte_again = walk.names_cte_again or not names & walk.open_ctes
-        return Derived()
-    # Put down before the walk: a recursive CTE names itself.
-    walk.seen_ctes |= names
+    """Walk a CTE where it is first named; named again, it shows no places."""
+    name = id(cte.element)
+    if name in walk.ctes:
+        walk.names_cte_again = walk.names_cte_again or name not in walk.open_ctes
+        return Derived(selects=walk.ctes[name])
+    # Put down before the walk: a recursive CTE names itself. What is named there looks like its
+    # first SELECT, but also shows the rows of every step.
+    names = {name} | (_members(cte) if cte.recursive else set())
+    walk.ctes.update(dict.fromkeys(names, ()))
     walk.open_ctes |= names
+    if cte.recursive:
+        walk.hinder("each step of a recursive CTE looks for rows on all shards")
     depth = 0 if is_kept and not walk.shares_ctes and not cte.recursive else 1
     derived = walk.query(cte.element, None, is_from=True, depth=depth)
     walk.open_ctes -= names
     if cte.recursive:
         return Derived(sources=derived.sources, is_shared=True)
+    walk.ctes[name] = derived.selects
     if walk.shares_ctes:
         return replace(derived, is_simple=False, is_local=False, is_shared=True)
     return derived
 
 
-def _alias(walk: Walk, element: AliasedReturnsRows, scope: Scope, *, is_kept: bool) -> set[int]:
+def _members(cte: CTE) -> set[int]:
+    """The ids of the SELECTs that the steps of a recursive CTE may take for all of it."""
+    return {id(ungrouped_query(each)) for each in getattr(cte.element, "selects", ())}
+
+
+def _alias(walk: Walk, element: AliasedReturnsRows, scope: Scope, standing: Standing) -> set[int]:
     inner: Any = element.element
     while isinstance(inner, (Alias, Subquery)):
         inner = inner.element  # an alias of an alias or subquery
     if isinstance(inner, Table):
-        return _table(walk, inner, element, scope, is_kept=is_kept)
+        return _table(walk, inner, element, scope, standing)
     is_from = not isinstance(element, Lateral)
     # A subquery is as good as its table where it only filters and projects.
-    depth = 0 if is_kept and is_from else 1
+    depth = 0 if standing.is_kept and is_from else 1
     return _named(walk, element, walk.query(inner, scope, is_from=is_from, depth=depth), scope)
 
 
@@ -105,30 +117,26 @@ def _named(walk: Walk, element: FromClause, derived: Derived, scope: Scope) -> s
         walk.hinder("a subquery in the FROM list needs the rows of all shards first")
     if not derived.is_local:
         for source in derived.sources:
-            walk.occurrences[source].is_eligible_root = False
+            walk.sources[source].is_eligible_root = False
     if derived.is_shared:
         return set()
     scope.own |= derived.sources
     return set(derived.sources)
 
 
-def _join(walk: Walk, join: Join, scope: Scope, *, is_kept: bool, is_inner: bool) -> set[int]:
+def _join(walk: Walk, join: Join, scope: Scope, standing: Standing) -> set[int]:
     if join.full:
         walk.hinder("FULL JOIN fills both sides with NULLs")
     reason = why_not_row_wise([join.onclause])
     walk.hinder_if(reason)
     walk.is_plain = walk.is_plain and reason is None
-    keeps_left, keeps_right = not join.full, not join.isouter and not join.full
-    left = walk.from_element(
-        join.left, scope, is_kept=is_kept and keeps_left, is_inner=is_inner and keeps_left
-    )
-    right = walk.from_element(
-        join.right, scope, is_kept=is_kept and keeps_right, is_inner=is_inner and keeps_right
-    )
+    on_left, on_right = _standing_of_sides(join, standing)
+    left = walk.from_element(join.left, scope, on_left)
+    right = walk.from_element(join.right, scope, on_right)
     for source in (right if join.isouter else set()) | (left | right if join.full else set()):
-        walk.occurrences[source].is_filled = True
-    if is_inner and keeps_right:
-        scope.conjuncts.append(join.onclause)
+        walk.sources[source].is_filled = True
+    if on_right.is_inner:
+        scope.certain.append(join.onclause)
         return left | right
     walk.look_into(join.onclause, scope)
     if join.isouter and not join.full:
@@ -141,17 +149,35 @@ def _join(walk: Walk, join: Join, scope: Scope, *, is_kept: bool, is_inner: bool
     return left | right
 
 
+def _standing_of_sides(join: Join, standing: Standing) -> tuple[Standing, Standing]:
+    """How the sides of a join stand: a side that is filled meets ON, and one that is kept does not.
+
+    What is certain of the rows of an outer join is not of those of the side that it fills: rows
+    that do not meet it would be filled.
+    """
+    if join.full:
+        return Standing(is_inner=False), Standing(is_inner=False)
+    on = (join.onclause,)
+    if join.isouter:
+        return standing, Standing(is_inner=False, certain=on)
+    both = standing._replace(certain=standing.certain + on)
+    return both, both
+
+
 def _table(
-    walk: Walk, table: Table, element: FromClause, scope: Scope, *, is_kept: bool
+    walk: Walk, table: Table, element: FromClause, scope: Scope, standing: Standing
 ) -> set[int]:
     walk.seen[table] += 1
     distribution = walk.distribution(table)
+    source = None
     if isinstance(distribution, Sharded):
-        index = walk.occurrence(table, element, distribution, is_eligible_root=is_kept)
-        scope.names[element] = index
-        scope.own.add(index)
-        return {index}
-    scope.names[element] = None
+        source = walk.source(table, element, distribution, is_eligible_root=standing.is_kept)
+    occurrence = Occurrence(table, distribution, element, scope, standing.certain, source)
+    walk.occurrences.append(occurrence)
+    scope.names[element] = occurrence
+    if source is not None:
+        scope.own.add(source.index)
+        return {source.index}
     if isinstance(distribution, Reference):
         walk.references += 1
     else:

@@ -31,16 +31,14 @@ def divides_by_key(
     columns: Sequence[Any],
     shape: SelectShape,
     names: Mapping[str, Any],
-    where: Sequence[Any],
     scope: Scope,
     walk: Walk,
 ) -> bool:
     """Whether groups, distinct rows and windows, as far as there are any, are of one key each.
 
     :param names: what a name given as a string stands for.
-    :param where: what is true of every row.
     """
-    pairs = (pair for expression in where for pair in equal_pairs(expression))
+    pairs = (pair for expression in scope.certain for pair in equal_pairs(expression))
     equal = equal_columns(pairs, walk.dialect)
     return all(
         _holds_key([_column(each, names) for each in expressions], equal, scope, walk)
@@ -100,11 +98,11 @@ def _holds_key(
         (place.source, place.part)
         for column in columns
         for each in (column, *equal.get(column, ()))
-        for place in scope.places(each, walk.occurrences)
+        for place in scope.places(each)
         if place.is_own and not place.is_alternative
     }
     return any(
-        held.issuperset((source, part) for part in range(len(walk.occurrences[source].families)))
+        held.issuperset((source, part) for part in range(len(walk.sources[source].families)))
         for source in {source for source, _ in held}
-        if not walk.occurrences[source].is_filled
+        if not walk.sources[source].is_filled
     )

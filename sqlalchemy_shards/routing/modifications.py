@@ -12,11 +12,11 @@ from sqlalchemy_shards.models.distribution import Reference, Sharded
 
 from .conflicts import keys_set_on_conflict, why_conflict_unseen
 from .inserts import inserted_key
-from .scopes import Scope
+from .scopes import Scope, Standing
 from .selected_rows import selected_key, walk_selected
 from .set_parts import parts_set
 from .sources import StatementKind, StatementSources
-from .targets import other_tables, plain_table
+from .targets import plain_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,16 +39,16 @@ def walk_modification(
         return _insert(walk, statement, target, compiled, rendered)
     assert isinstance(statement, (Update, Delete))
     kind = StatementKind.UPDATE if isinstance(statement, Update) else StatementKind.DELETE
-    walk.from_element(target, scope, is_kept=True)
-    values = _compat.dml_values(compiled) or {}
     where = [statement.whereclause] if statement.whereclause is not None else []
-    others = other_tables([*where, *values.values()], target)
+    walk.from_element(target, scope, Standing(is_kept=True))
+    values = _compat.dml_values(compiled) or {}
+    others = _compat.extra_froms(compiled)
     for table in others:
-        walk.from_element(table, scope, is_kept=False)
-    where += scope.conjuncts
+        walk.from_element(table, scope, Standing(certain=tuple(where)))
+    where += scope.certain
     scope.directly_enclosing = scope.enclosing = frozenset(scope.names)
     if _compat.is_embellished(statement):
-        walk.unreadable = "it holds raw SQL text as prefix or hint"
+        walk.unreadable = "it holds raw SQL text as prefix, suffix or hint"
     for expression in (*where, *values.values(), *_compat.returning(statement)):
         if hasattr(expression, "get_children"):
             walk.look_into(expression, scope)
@@ -79,7 +79,7 @@ def _insert(
         selected = walk_selected(walk, statement, compiled)
     elif statement.select is not None:
         walk.query(statement.select, None, is_from=True, depth=1)
-        if walk.occurrences or walk.globals:
+        if walk.sources or walk.globals:
             walk.hinder("INSERT ... SELECT would have to move rows between shards")
     clause = _compat.post_values_clause(statement)
     changed: tuple[SetPart, ...] = ()

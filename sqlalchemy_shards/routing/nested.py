@@ -88,7 +88,7 @@ def why_not_alike(select: Select[Any], shape: SelectShape, *, is_sharded: bool) 
     """
     reason = why_not_row_wise([select], aggregates_too=True)
     if shape.extended:
-        return "a subquery holds a clause of a syntax extension"
+        return "it has a clause of a syntax extension"
     if reason is not None or is_sharded:
         return reason
     if is_cut_off(shape):

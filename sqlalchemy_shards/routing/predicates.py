@@ -10,7 +10,7 @@ left out would turn into rows that are filled.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import (
@@ -23,12 +23,7 @@ from sqlalchemy.sql.elements import (
     True_,
     UnaryExpression,
 )
-from sqlalchemy.sql.selectable import (
-    Exists,
-    ScalarSelect,
-    SelectBase,
-    SelectStatementGrouping,
-)
+from sqlalchemy.sql.selectable import Exists, ScalarSelect, SelectBase
 
 from sqlalchemy_shards.models.key_types import KeyFamily
 
@@ -49,10 +44,8 @@ from .reading import ungrouped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .reading import Answer, Reading
-
-SUBQUERIES: Final = (Exists, ScalarSelect, SelectStatementGrouping)
-"""What a SELECT or set operation is wrapped in where it stands in an expression."""
+    from .reading import Reading
+    from .scopes import Scope
 
 
 def condition_on(
@@ -87,10 +80,10 @@ def condition_of_subquery(
     source: int, subquery: Any, equal_to: Sequence[Any], reading: Reading
 ) -> KeyCondition:
     """What it says of an outer row that a subquery has a row whose columns equal ``equal_to``."""
-    while isinstance(subquery, SUBQUERIES):
-        subquery = subquery.element
-    answer = reading.around.answers.get(id(subquery))
-    return implied(_condition_of_answer(source, answer, equal_to, reading))
+    selects = reading.scope.selects_of(subquery)
+    if not selects or not all(each.stems_from_rows for each in selects):
+        return ANYWHERE
+    return implied(any_of([_condition_inside(source, each, equal_to, reading) for each in selects]))
 
 
 def _joined(
@@ -120,7 +113,7 @@ def _binary(
     if isinstance(binary.right, Null):
         is_null = binary.operator is (operators.is_ if is_true else operators.is_not)
         is_key = reading.part_of(source, binary.left) is not None
-        is_filled = reading.occurrences[source].is_filled
+        is_filled = reading.sources[source].is_filled
         return NOWHERE if is_null and is_key and not is_filled else ANYWHERE
     found = comparison_on(source, binary, reading, is_true=is_true)
     if found is not None:
@@ -148,19 +141,14 @@ def _comparison_with_subquery(
     return ANYWHERE
 
 
-def _condition_of_answer(
-    source: int, answer: Answer | None, equal_to: Sequence[Any], reading: Reading
+def _condition_inside(
+    source: int, select: Scope, equal_to: Sequence[Any], reading: Reading
 ) -> KeyCondition:
-    if answer is None:
-        return ANYWHERE
-    if answer.members:
-        return any_of(
-            [_condition_of_answer(source, each, equal_to, reading) for each in answer.members]
-        )
-    pairs = [*reading.equal_pairs_inside(answer)]
-    pairs += (pair for each in answer.conjuncts for pair in equal_pairs(each))
-    if len(equal_to) == len(answer.columns):
-        both = zip(equal_to, answer.columns, strict=True)
-        pairs += (pair for pair in both if reading.means_the_same(pair[0], answer))
-    inside = reading.inside(answer, equal_columns(pairs, reading.around.dialect))
-    return all_of(condition_on(source, each, inside) for each in answer.conjuncts)
+    """The same of a row of one SELECT."""
+    pairs = [*reading.equal_pairs_inside(select)]
+    pairs += (pair for each in select.certain for pair in equal_pairs(each))
+    if len(equal_to) == len(select.columns):
+        both = zip(equal_to, select.columns, strict=True)
+        pairs += (pair for pair in both if reading.means_the_same(pair[0], select))
+    inside = reading.inside(select, equal_columns(pairs, reading.around.dialect))
+    return all_of(condition_on(source, each, inside) for each in select.certain)

@@ -1,30 +1,23 @@
 """What raw SQL text may name: columns, functions, whole rows.
 
-PostgreSQL alone parses SQL. Here text is cut into words, and each word that could be a name counts
-as one, so that too much is found and never too little; text that cannot be cut for certain, with
-comments or escapes in it, is not understood. Words are folded to lower case as PostgreSQL does.
+PostgreSQL alone parses SQL. Here text is cut into tokens (`sql_text`), and each word that could be
+a name counts as one, so that too much is found and never too little; text that cannot be cut for
+certain is not understood. Words are folded to lower case as PostgreSQL does.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Final, NamedTuple
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .raw_text import HIDES
+from sqlalchemy_shards.sql_text import Kind, Uncuttable, tokens_of
 
-_WORD: Final = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
-_TOKEN: Final = re.compile(
-    rf"""
-      \s+
-    | (?P<text>'(?:[^']|'')*')
-    | (?P<parameter>(?<![:\w]):(?!:)[^\W\d]\w*|%\(\w+\)s)
-    | (?P<number>(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\b)
-    | (?P<chain>{_WORD}(?:\s*\.\s*(?:{_WORD}|\*))*)
-    | (?P<sign>::|.)
-    """,
-    re.X | re.I | re.S,
-)
-_WORD_IN_CHAIN: Final = re.compile(rf"{_WORD}|\*")
+from .raw_text import CLAUSES, names_moment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sqlalchemy_shards.sql_text import Token
 
 _SYNTAX: Final = frozenset(
     """
@@ -43,14 +36,18 @@ _CALLED_BARE: Final = frozenset(
 )
 """Functions that are called without parentheses."""
 
-_ELSEWHERE_ANOTHER: Final = re.compile(r"reg\w+|oid|xid|cid|tid|money")
+_ELSEWHERE_ANOTHER: Final = frozenset(
+    """
+    cid money oid regclass regcollation regconfig regdictionary regnamespace regoper regoperator
+    regproc regprocedure regrole regtype tid xid xid8
+    """.split()
+)
 """Types whose values mean something else in another database."""
 
 SEARCHES: Final = frozenset(["@@", "@@@"])
 """Operators that make words of text, by a setting of the database."""
 
-_OVER_ROWS: Final = frozenset("distinct filter over within".split())
-_MOMENT: Final = re.compile(r"'\s*(now|today|tomorrow|yesterday)\b", re.I)
+_OVER_ROWS: Final = CLAUSES.union("distinct filter over within".split()) - {"for", "or"}
 
 
 class RawNames(NamedTuple):
@@ -72,37 +69,79 @@ class RawNames(NamedTuple):
     is_over_rows: bool
 
 
+class _Chain(NamedTuple):
+    """Names with dots between them, and the tokens before and behind them."""
+
+    words: tuple[str, ...]
+    before: str
+    after: Token | None
+
+    @property
+    def is_called(self) -> bool:
+        """Whether it names a function."""
+        is_syntax = len(self.words) == 1 and self.words[0] in _SYNTAX
+        is_before = self.after is not None and self.after.text == "("
+        return (is_before and not is_syntax) or self.words[0] in _CALLED_BARE
+
+    @property
+    def is_unclear(self) -> bool:
+        """Whether it may mean something else in another database."""
+        is_string = self.after is not None and self.after.kind is Kind.STRING
+        is_type = is_string or self.before in ("::", "as")
+        return len(self.words) > 2 or (is_type and self.words[-1] in _ELSEWHERE_ANOTHER)
+
+
 def raw_names(text: str) -> RawNames | None:
     """Read text; None: it is not understood."""
-    if HIDES.search(text):
+    try:
+        tokens = tokens_of(text)
+    except Uncuttable:
         return None
-    tokens = [match for match in _TOKEN.finditer(text) if match.lastgroup is not None]
-    chains: list[list[str]] = []
-    functions: set[str] = set()
-    for place, token in enumerate(tokens):
-        if token.lastgroup != "chain":
-            continue
-        chain = [_folded(word) for word in _WORD_IN_CHAIN.findall(token[0])]
-        following = tokens[place + 1][0] if place + 1 < len(tokens) else ""
-        is_called = following == "(" and not (len(chain) == 1 and chain[0] in _SYNTAX)
-        if is_called or chain[0] in _CALLED_BARE:
-            functions.add(".".join(chain))
-        elif len(chain) > 2 or _ELSEWHERE_ANOTHER.fullmatch(chain[-1]):
-            return None
-        else:
-            chains.append(chain)
-    if any(sign in text for sign in SEARCHES):
-        functions.add("to_tsvector")
-    names = frozenset(word for chain in chains for word in chain)
+    if any(token.value is None for token in tokens):
+        return None
+    chains = list(_chains(tokens))
+    called = {".".join(chain.words) for chain in chains if chain.is_called}
+    others = [chain for chain in chains if not chain.is_called]
+    if any(chain.is_unclear for chain in others):
+        return None
+    signs = "".join(token.text for token in tokens if token.kind is Kind.SIGN)
+    if any(sign in signs for sign in SEARCHES):
+        called.add("to_tsvector")
+    names = frozenset(word for chain in others for word in chain.words)
     return RawNames(
         names,
-        frozenset(chain[0] for chain in chains if len(chain) == 1),
-        frozenset(functions),
-        "*" in names or text.strip() == "*",
-        _MOMENT.search(text) is not None,
+        frozenset(chain.words[0] for chain in others if len(chain.words) == 1),
+        frozenset(called),
+        "*" in names or [token.text for token in tokens] == ["*"],
+        any(map(names_moment, _strings(tokens))),
         bool(names & _OVER_ROWS),
     )
 
 
-def _folded(word: str) -> str:
-    return word[1:-1].replace('""', '"') if word.startswith('"') else word.lower()
+def _chains(tokens: Sequence[Token]) -> Iterator[_Chain]:
+    place = 0
+    while place < len(tokens):
+        start, words = place, []
+        while place < len(tokens) and _may_be_name(tokens[place], is_first=place == start):
+            words.append(str(tokens[place].value))
+            place += 1
+            if place + 1 >= len(tokens) or tokens[place].text != ".":
+                break
+            place += 1
+        if words:
+            before = str(tokens[start - 1].value) if start else ""
+            yield _Chain(tuple(words), before, tokens[place] if place < len(tokens) else None)
+        else:
+            place = start + 1
+
+
+def _may_be_name(token: Token, *, is_first: bool) -> bool:
+    is_star = token.text == "*" and not is_first
+    return token.kind in (Kind.WORD, Kind.QUOTED) or is_star
+
+
+def _strings(tokens: Iterable[Token]) -> Iterator[str]:
+    """What strings mean; PostgreSQL makes one of those that follow each other."""
+    for kind, group in groupby(tokens, lambda token: token.kind):
+        if kind is Kind.STRING:
+            yield "".join(str(token.value) for token in group)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy_shards.models.key_types import KeyType
 
-    from .scopes import Occurrence, Place, Scope
+    from .scopes import Place, Scope, Source
 
 _NUMBERS: Final = frozenset({KeyFamily.INTEGER, KeyFamily.NUMERIC})
 
@@ -41,36 +41,18 @@ class KeyPart(NamedTuple):
     family: KeyFamily
 
 
-@dataclass(slots=True, eq=False)
-class Answer:
-    """A subquery that was walked, as a condition on the rows outside looks at it.
-
-    :param scope: what its expressions can name.
-    :param conjuncts: what is true of the rows that each of its rows comes from.
-    :param columns: what it selects.
-    :param members: for a UNION, its members instead.
-    """
-
-    scope: Scope
-    conjuncts: Sequence[Any] = ()
-    columns: Sequence[Any] = ()
-    members: Sequence[Answer | None] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Surrounding:
     """What is the same for all expressions of a statement.
 
     :param bind_names: bind parameter -> its name in the compiled statement.
     :param orders_by_code_point: whether a text column certainly sorts as Python strings do.
-    :param answers: id of a subquery -> what is known of it; None: nothing.
     """
 
-    occurrences: list[Occurrence]
+    sources: list[Source]
     bind_names: Mapping[Any, str]
     dialect: Dialect
     orders_by_code_point: Callable[[Any], bool]
-    answers: Mapping[int, Answer | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,44 +69,44 @@ class Reading:
     looks_outside: bool = False
 
     @property
-    def occurrences(self) -> list[Occurrence]:
+    def sources(self) -> list[Source]:
         """All sources of the statement."""
-        return self.around.occurrences
+        return self.around.sources
 
-    def inside(self, answer: Answer, equal: Mapping[Any, Sequence[Any]]) -> Reading:
+    def inside(self, select: Scope, equal: Mapping[Any, Sequence[Any]]) -> Reading:
         """The same for the expressions of a subquery, about the rows outside it."""
-        return replace(self, scope=answer.scope, equal=equal, looks_outside=True)
+        return replace(self, scope=select, equal=equal, looks_outside=True)
 
-    def means_the_same(self, column: Any, answer: Answer) -> bool:
+    def means_the_same(self, column: Any, select: Scope) -> bool:
         """Whether a column inside a subquery is the one that it is outside.
 
         It is not where the subquery has the same table in its own FROM list.
         """
-        return self.scope.holder_of(column) is answer.scope.holder_of(column)
+        return self.scope.holder_of(column) is select.holder_of(column)
 
     def equal_classes(self) -> Iterable[Sequence[Any]]:
         """The columns that are equal to each other, each class of them once."""
         return {id(each): each for each in self.equal.values()}.values()
 
-    def equal_pairs_inside(self, answer: Answer) -> Iterator[tuple[Any, Any]]:
+    def equal_pairs_inside(self, select: Scope) -> Iterator[tuple[Any, Any]]:
         """Columns that are known to be equal, and still are inside a subquery."""
         for columns in self.equal_classes():
-            yield from pairwise(each for each in columns if self.means_the_same(each, answer))
+            yield from pairwise(each for each in columns if self.means_the_same(each, select))
 
     def places(self, expression: Any) -> tuple[Place, ...]:
         """The places of a plain column."""
-        return self.scope.places(expression, self.occurrences)
+        return self.scope.places(expression)
 
     def part_of(self, source: int, expression: Any) -> KeyPart | None:
         """Which part of the source's shard key a plain column is, or equals."""
         for place in self._places_of(source, expression):
             if place.part is not None:
-                return KeyPart(place.part, self.occurrences[source].families[place.part])
+                return KeyPart(place.part, self.sources[source].families[place.part])
         return None
 
     def is_generated_id_of(self, source: int, expression: Any) -> bool:
         """Whether a plain column holds ids that carry the bucket of the source's key."""
-        table = self.occurrences[source].table
+        table = self.sources[source].table
         return any(
             place.part is None and carries_bucket(table.c[place.column].type)
             for place in self._places_of(source, expression)

@@ -8,14 +8,13 @@ from sqlalchemy.sql.elements import Tuple
 
 from sqlalchemy_shards.models.key_types import family_of
 
-from .beside import edges_by_anchor
+from .beside import lies_beside
 from .conditions import ANYWHERE, Parameter
 from .equalities import (
     equal_columns,
     equal_pairs,
+    equal_places,
     equalities_with_parameters,
-    is_same_part,
-    key_equalities,
 )
 from .predicates import condition_on
 from .reading import Reading, ungrouped
@@ -23,7 +22,7 @@ from .reading import Reading, ungrouped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from .scopes import Derived, Scope
+    from .scopes import Derived, Place, Scope
     from .walk import Walk
 
 
@@ -36,20 +35,19 @@ def restrict(walk: Walk, expressions: Sequence[Any], scope: Scope, own: Iterable
     reading = Reading(scope, walk.surrounding, equal_columns(pairs, walk.dialect))
     own, restricted = set(own), set()
     for source in own:
-        occurrence = walk.occurrences[source]
+        restrained = walk.sources[source]
         for expression in expressions:
             condition = condition_on(source, expression, reading)
             if condition is not ANYWHERE:
-                occurrence.conditions.append(condition)
+                restrained.conditions.append(condition)
                 restricted.add(source)
         _find_primary_key(walk, source, expressions, reading)
-    parts: dict[tuple[int, int], set[int]] = {}
-    for left, right, part in key_equalities(reading):
+    equal: dict[tuple[int, int], set[tuple[str, str]]] = {}
+    for left, right in equal_places(reading):
         for one, other in ((left, right), (right, left)):
             if other.is_direct and other.source in own and not one.is_alternative:
-                parts.setdefault((one.source, other.source), set()).add(part)
-    _lay_beside(walk, parts)
-    walk.edges.update(edges_by_anchor(reading, own))
+                _note_equal(equal, one, other)
+    _lay_beside(walk, equal)
     # What is compared with anything, and is so, is not NULL.
     compared = (place for pair in pairs for each in pair for place in reading.places(each))
     return restricted | {place.source for place in compared if place.is_direct} & own
@@ -59,25 +57,32 @@ def tie_members(walk: Walk, left: Any, derived: Derived, scope: Scope) -> None:
     """Lay the rows of a subquery beside those that IN looks up in it by their whole key.
 
     Rows with other keys make no difference, to NOT IN neither: no key is NULL. But one that an
-    outer join has filled may be, and NULL IN (...) depends on whether there is any row.
+    outer join has filled may be, and NULL IN (...) depends on whether there is any row. Groups of
+    one key each are made of rows with this key alone.
     """
     columns = tuple(left.clauses) if isinstance(left, Tuple) else (left,)
-    if not derived.is_simple or len(columns) != len(derived.places):
+    if not derived.is_local or len(columns) != len(derived.places):
         return
-    parts: dict[tuple[int, int], set[int]] = {}
+    equal: dict[tuple[int, int], set[tuple[str, str]]] = {}
     for column, inside in zip(columns, derived.places, strict=True):
-        for one in scope.places(ungrouped(column), walk.occurrences):
+        for one in scope.places(ungrouped(column)):
             for other in inside:
-                is_filled = any(walk.occurrences[each.source].is_filled for each in (one, other))
-                if is_same_part(one, other, walk.occurrences) and other.is_shown and not is_filled:
-                    parts.setdefault((one.source, other.source), set()).add(other.part or 0)
-    _lay_beside(walk, parts)
+                is_filled = any(walk.sources[each.source].is_filled for each in (one, other))
+                if one.source != other.source and other.is_shown and not is_filled:
+                    _note_equal(equal, one, other)
+    _lay_beside(walk, equal)
 
 
-def _lay_beside(walk: Walk, parts: Mapping[tuple[int, int], set[int]]) -> None:
-    """Add edges from one source to another where all parts of the key are equal."""
-    for (one, other), equal in parts.items():
-        if len(equal) == len(walk.occurrences[other].families):
+def _note_equal(
+    equal: dict[tuple[int, int], set[tuple[str, str]]], one: Place, other: Place
+) -> None:
+    equal.setdefault((one.source, other.source), set()).add((one.column, other.column))
+
+
+def _lay_beside(walk: Walk, equal: Mapping[tuple[int, int], set[tuple[str, str]]]) -> None:
+    """Add edges from one source to another where what is equal says so."""
+    for (one, other), pairs in equal.items():
+        if lies_beside(walk.sources[one], walk.sources[other], pairs):
             walk.edges.add((one, other))
 
 
@@ -91,7 +96,7 @@ def restrict_by_outer_joins(walk: Walk, scope: Scope, restricted: set[int]) -> N
 def _find_primary_key(
     walk: Walk, source: int, expressions: Sequence[Any], reading: Reading
 ) -> None:
-    table = walk.occurrences[source].table
+    table = walk.sources[source].table
     wanted = [column.key for column in table.primary_key.columns]
     found: dict[str, Parameter] = {}
     for expression in expressions:

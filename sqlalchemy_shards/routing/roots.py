@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
 
     from .conditions import Parameter
-    from .scopes import Occurrence
+    from .scopes import Source
 
 
 def choose_roots(
-    occurrences: Sequence[Occurrence],
+    sources: Sequence[Source],
     edges: Set[tuple[int, int]],
     primary_keys: Mapping[int, tuple[Parameter, ...]],
     unions: Sequence[Sequence[Set[int]]] = (),
@@ -29,38 +29,23 @@ def choose_roots(
 
     :param unions: the sources of the members of each UNION ALL in the outermost FROM list.
     """
-    if not occurrences:
+    if not sources:
         return (), None
-    reach = [_reachable(index, edges) for index in range(len(occurrences))]
-    everything = set(range(len(occurrences)))
+    reach = [reachable(index, edges) for index in range(len(sources))]
+    everything = set(range(len(sources)))
 
     def source(index: int) -> ShardedSource:
-        occurrence = occurrences[index]
-        inherited = [
-            condition
-            for other in sorted(everything)
-            if index in reach[other]
-            for condition in occurrences[other].conditions
-        ]
-        return ShardedSource(
-            name=occurrence.name,
-            keyspace=occurrence.sharded.keyspace,
-            width=len(occurrence.families),
-            condition=all_of(inherited),
-            table=occurrence.table,
-            primary_key=primary_keys.get(index),
-            stands_for_rows=occurrence.is_eligible_root,
-        )
+        return _as_root(index, sources, reach, primary_keys)
 
     universal = [index for index in sorted(everything) if reach[index] == everything]
     for index in universal:
-        if occurrences[index].is_eligible_root:
+        if sources[index].is_eligible_root:
             return (source(index),), None
     for members in unions:
-        roots = [_root_of(member, occurrences, reach) for member in members]
+        roots = [_root_of(member, sources, reach) for member in members]
         if None not in roots and everything == set().union(*members):
             return tuple(source(index) for index in roots if index is not None), None
-    names = ", ".join(repr(occurrence.name) for occurrence in occurrences)
+    names = ", ".join(repr(each.name) for each in sources)
     if universal:
         return (source(universal[0]),), f"no row of {names} stands for each row of the answer"
     return (
@@ -69,20 +54,54 @@ def choose_roots(
     )
 
 
-def _root_of(
-    member: Set[int], occurrences: Sequence[Occurrence], reach: Sequence[Set[int]]
-) -> int | None:
+def root_of_target(
+    sources: Sequence[Source],
+    edges: Set[tuple[int, int]],
+    primary_keys: Mapping[int, tuple[Parameter, ...]],
+) -> tuple[ShardedSource, set[int]]:
+    """The source that is written, which was found first, and the sources that lie beside it."""
+    reach = [reachable(index, edges) for index in range(len(sources))]
+    return _as_root(0, sources, reach, primary_keys), reach[0]
+
+
+def _as_root(
+    index: int,
+    sources: Sequence[Source],
+    reach: Sequence[Set[int]],
+    primary_keys: Mapping[int, tuple[Parameter, ...]],
+) -> ShardedSource:
+    """A source, with what is known of its keys from all from which it is reached."""
+    here = sources[index]
+    inherited = [
+        condition
+        for other, reached in enumerate(reach)
+        if index in reached
+        for condition in sources[other].conditions
+    ]
+    return ShardedSource(
+        name=here.name,
+        keyspace=here.sharded.keyspace,
+        width=len(here.families),
+        condition=all_of(inherited),
+        table=here.table,
+        primary_key=primary_keys.get(index),
+        stands_for_rows=here.is_eligible_root,
+    )
+
+
+def _root_of(member: Set[int], sources: Sequence[Source], reach: Sequence[Set[int]]) -> int | None:
     return next(
         (
             index
             for index in sorted(member)
-            if occurrences[index].is_eligible_root and reach[index] >= member
+            if sources[index].is_eligible_root and reach[index] >= member
         ),
         None,
     )
 
 
-def _reachable(start: int, edges: Set[tuple[int, int]]) -> set[int]:
+def reachable(start: int, edges: Set[tuple[int, int]]) -> set[int]:
+    """Where edges lead from a start, by way of others too; the start itself is one of them."""
     reached, pending = {start}, [start]
     while pending:
         here = pending.pop()

@@ -41,11 +41,13 @@ class Territory:
     :param shards: all names, in the cluster's order.
     :param shard_map: where buckets and pins are.
     :param global_shard: where global tables are.
+    :param unknown: shards that are being added to the cluster, and that this process does not know.
     """
 
     shards: tuple[str, ...]
     shard_map: ShardMap
     global_shard: str
+    unknown: frozenset[str] = frozenset()
 
     def in_order(self, names: Collection[str]) -> tuple[str, ...]:
         """Names in the cluster's order."""
@@ -173,6 +175,12 @@ def shards_of_regions(
     """The shards that can hold keys of regions, and what tells it; None: it cannot be told."""
     if found is None:
         return None
+    single = _single_values(found)
+    if single is not None:
+        homes = shard_map.shards_of_values(keyspace, single)
+        if homes is None:
+            return None
+        return frozenset(home for home in set(homes) if home is not None), Reason.KEY
     shards: set[str] = set()
     reason = Reason.KEY
     for region in found:
@@ -194,6 +202,17 @@ def shards_of_regions(
     return frozenset(shards), reason
 
 
+def _single_values(found: set[Region]) -> list[Any] | None:
+    """The values of regions that are keys of one part each, None: some of them are others."""
+    if len(found) < 2 or set(map(len, found)) != {1}:
+        return None
+    values = [part for (part,) in found]
+    return None if _NO_VALUES.intersection(map(type, values)) else values
+
+
+_NO_VALUES: Final = frozenset({type(UNBOUND), Interval, InBucket})
+
+
 def _vagueness(region: Region) -> Reason:
     """What a region says of its keys; that it is one key, where it is."""
     vague = Reason.KEY
@@ -206,6 +225,10 @@ def _vagueness(region: Region) -> Reason:
         elif type(part) is InBucket and vague is not Reason.KEY:
             vague = Reason.BUCKET
     return vague
+
+
+NO_KEY_ADVICE: Final = "set it before the flush, or give the column a client-side default"
+"""What to do where a row that is inserted has no value for its shard key."""
 
 
 def shard_of_row(
@@ -255,7 +278,7 @@ def key_of_row(
         if value is None:
             raise MissingShardKey(
                 f"a row for table {inserted.table!r} has no value for its shard key {column!r}",
-                "set it before the flush, or give the column a client-side default",
+                NO_KEY_ADVICE,
             )
         key.append(value)
     return tuple(key)

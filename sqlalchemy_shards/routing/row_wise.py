@@ -41,7 +41,7 @@ from sqlalchemy_shards import _compat
 
 from .calls import name_of
 from .raw_names import raw_names
-from .raw_text import CONSTANT_TEXT, SIMPLE_OPERATOR
+from .raw_text import SIMPLE_OPERATOR, is_constant
 from .windows import parts_of_window
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def text_of(node: Any) -> str | None:
 
 def _is_row_wise(text: str, *, text_too: bool) -> bool:
     """Whether the value of raw SQL follows from a row alone."""
-    if CONSTANT_TEXT.fullmatch(text):
+    if is_constant(text):
         return True
     found = raw_names(text) if text_too else None
     if found is None or found.has_star or found.names_moment or found.is_over_rows:

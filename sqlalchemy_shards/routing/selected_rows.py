@@ -14,6 +14,7 @@ from sqlalchemy.sql.selectable import Select
 
 from sqlalchemy_shards import _compat
 
+from .conditions import Parameter
 from .inserts import parameter_of
 from .scopes import unlabelled
 
@@ -52,17 +53,21 @@ def selected_key(
     places = [
         _place(names.index(key), selected) if key in names else None for key in inserted.columns
     ]
+    inserted = replace(inserted, is_selected=True, key_types=key_types)
     if _is_colocated(places, inserted, key_types, walk):
-        return replace(inserted, is_selected=True, is_colocated=True)
+        return replace(inserted, is_colocated=True)
     columns: Any = insert.select.selected_columns if isinstance(insert.select, Select) else ()
     values = [unlabelled(column) for column in columns]
+    defaults = _compat.client_side_defaults(compiled)
     parameters = tuple(
         parameter_of(values[names.index(key)], compiled, key_type)
         if key in names and values and isinstance(values[names.index(key)], BindParameter)
+        else Parameter(key, key_type)
+        if key in defaults
         else None
-        for key, key_type in zip(inserted.columns, key_types, strict=True)
+        for key, key_type in zip(inserted.columns, key_types, strict=False)
     )
-    return replace(inserted, is_selected=True, parameters=parameters)
+    return replace(inserted, parameters=parameters)
 
 
 def _place(index: int, selected: Derived) -> Place | None:
@@ -79,7 +84,7 @@ def _is_colocated(
     """Whether each part of the key is that part of one sharded row's key."""
     if inserted.lies_beside or not places or places[0] is None:
         return False
-    source = walk.occurrences[places[0].source]
+    source = walk.sources[places[0].source]
     return (
         all(
             place is not None and place.source == places[0].source and place.part == part

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sqlalchemy_shards.sql_text import Uncuttable, tokens_of
+
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_$]*(?:\.[A-Za-z_][A-Za-z0-9_$]*)*"
 _STRING: Final = r"'(?:[^'\\]|'')*'"
 _PARAMETER: Final = r"%\((?:[^()]+)\)s"
@@ -38,7 +40,6 @@ _SET_CONFIG: Final = re.compile(
 )
 _SELECT: Final = re.compile(r"SELECT\s+", re.I)
 _COMMA: Final = re.compile(r"\s*,\s*")
-_COMMENT: Final = re.compile(r"--|/\*")
 
 _OF_THE_ROLE: Final = frozenset({"role", "session_authorization"})
 _SETS_ROLE: Final = re.compile(
@@ -126,6 +127,8 @@ def _may_be_set(name: Any) -> bool:
 
 
 def _stays_one_value(value: str) -> bool:
-    """Whether quotes are closed, and nothing is hidden behind a comment."""
-    rest = re.sub(rf"{_STRING}|\"[^\"]*\"", "", value)
-    return not re.search(r"['\"]", rest) and not _COMMENT.search(rest)
+    """Whether what it opens is closed in it, quotes and comments."""
+    try:
+        return bool(tokens_of(value))
+    except Uncuttable:
+        return False

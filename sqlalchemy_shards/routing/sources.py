@@ -11,6 +11,10 @@ from .conditions import ANYWHERE, Constant, KeyCondition, Parameter
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
+    from sqlalchemy_shards.models.key_types import KeyType
+
+    from .scopes import Occurrence
+
 
 class StatementKind(enum.Enum):
     """What a statement does."""
@@ -62,6 +66,7 @@ class InsertedKey:
     :param anchor: the table that holds the key, if rows of others lie beside its own.
     :param identity: names of the parameters that name the anchor's row; None: they are none.
     :param is_selected: the rows come from a SELECT.
+    :param key_types: of such rows, the kinds of the parts of the key.
     :param is_colocated: of such rows, each has the key of the sharded row that it is made of.
     :param unseen_conflict: why its ON CONFLICT would overlook a row of another shard, if it would.
     """
@@ -77,6 +82,7 @@ class InsertedKey:
     unseen_conflict: str | None = None
     is_selected: bool = False
     is_colocated: bool = False
+    key_types: tuple[KeyType, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,19 @@ class SetPart:
     column: str
     part: int
     value: Parameter | Constant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSource:
+    """What an UPDATE or DELETE writes that reads rows of other shards, too.
+
+    :param root: the source that it writes; None: a global table.
+    :param stay: tables of which it reads no rows but those that lie beside the written ones, or
+        that every shard has; of the target itself, only those that it writes.
+    """
+
+    root: ShardedSource | None
+    stay: frozenset[Table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +133,9 @@ class StatementSources:
     :param writes_reference: the target is a reference table.
     :param writes_global: the target is a global table.
     :param changed_key: parts of the shard key that an UPDATE, or DO UPDATE, sets.
+    :param occurrences: the places of tables, for planning, of a SELECT that has an obstacle; none:
+        they are to be found again.
+    :param written: of an UPDATE or DELETE that has an obstacle, unless it is of a reference table.
     """
 
     kind: StatementKind
@@ -131,3 +153,5 @@ class StatementSources:
     writes_reference: bool = False
     writes_global: bool = False
     changed_key: tuple[SetPart, ...] = ()
+    occurrences: tuple[Occurrence, ...] = field(default=(), repr=False, compare=False)
+    written: WrittenSource | None = None

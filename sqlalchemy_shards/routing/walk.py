@@ -26,9 +26,9 @@ from .from_lists import walk_cte, walk_from
 from .queries import walk_query
 from .reading import Surrounding
 from .restrictions import restrict, restrict_by_outer_joins
-from .roots import choose_roots
-from .scopes import Derived, Occurrence, Scope
-from .sources import StatementKind, StatementSources
+from .roots import choose_roots, root_of_target
+from .scopes import Derived, Occurrence, Scope, Source, Standing
+from .sources import StatementKind, StatementSources, WrittenSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import CTE, FromClause
 
     from .conditions import Parameter
-    from .reading import Answer
     from .sources import SetPart
 
 CATALOG_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
@@ -59,16 +58,15 @@ class Walk:
         self.undeclared_is_global = undeclared_is_global
         self.shares_ctes = shares_ctes
         self.occurrences: list[Occurrence] = []
-        self.answers: dict[int, Answer | None] = {}
-        self.surrounding = Surrounding(
-            self.occurrences, bind_names, dialect, orders_by_code_point, self.answers
-        )
+        self.sources: list[Source] = []
+        self.surrounding = Surrounding(self.sources, bind_names, dialect, orders_by_code_point)
         self.edges: set[tuple[int, int]] = set()
         self.unions: list[list[frozenset[int]]] = []
         """The sources of the members of each UNION ALL in a FROM list whose rows add up."""
         self.primary_keys: dict[int, tuple[Parameter, ...]] = {}
         self.seen: Counter[FromClause] = Counter()
-        self.seen_ctes: set[int] = set()
+        self.ctes: dict[int, tuple[Scope, ...]] = {}
+        """id of what a CTE is made of -> the SELECTs of which each of its rows is one's."""
         self.open_ctes: set[int] = set()
         self.names_cte_again = False
         self.globals = 0
@@ -76,6 +74,8 @@ class Walk:
         self.obstacle: str | None = None
         self.unreadable: str | None = None
         self.is_plain = True
+        self.is_select = False
+        """What is walked is all of the statement."""
         self.is_key_by_key = False
         self.locks_copies = False
 
@@ -85,11 +85,9 @@ class Walk:
         """Walk a SELECT or set operation; return what a FROM list sees of it."""
         return walk_query(self, query, parent, is_from=is_from, depth=depth)
 
-    def from_element(
-        self, element: Any, scope: Scope, *, is_kept: bool, is_inner: bool = True
-    ) -> set[int]:
+    def from_element(self, element: Any, scope: Scope, standing: Standing) -> set[int]:
         """Walk one FROM element; return the sources in it."""
-        return walk_from(self, element, scope, is_kept=is_kept, is_inner=is_inner)
+        return walk_from(self, element, scope, standing)
 
     def cte(self, cte: CTE) -> Derived:
         """Walk a CTE that was added to a statement on its own, if no FROM list named it."""
@@ -105,25 +103,21 @@ class Walk:
 
     # -- what is noted --
 
-    def occurrence(
+    def source(
         self, table: Table, element: FromClause, sharded: Sharded, *, is_eligible_root: bool
-    ) -> int:
-        """Note one more occurrence of a sharded table; return its index."""
+    ) -> Source:
+        """Note one more occurrence of a sharded table."""
         name = table.fullname
         if element is not table and not isinstance(element, Table):
             alias = str(getattr(element, "name", "%("))
             # An anonymous alias gets its name only when it is rendered.
             name = f"an alias of {name}" if alias.startswith("%(") else f"{name} AS {alias}"
-        self.occurrences.append(
-            Occurrence(
-                name,
-                table,
-                sharded,
-                tuple(key_type.family for key_type in self.key_types(table, sharded)),
-                is_eligible_root,
-            )
+        families = tuple(key_type.family for key_type in self.key_types(table, sharded))
+        source = Source(
+            len(self.sources), name, table, sharded, families, is_eligible_root=is_eligible_root
         )
-        return len(self.occurrences) - 1
+        self.sources.append(source)
+        return source
 
     def distribution(self, table: Table) -> Sharded | Reference | Global:
         """How a table is spread. Raises `ConfigurationError` where nothing says so."""
@@ -161,17 +155,19 @@ class Walk:
         unreadable = self.unreadable
         if unreadable is None and self.seen != Counter(rendered):
             unreadable = "its SQL names other tables than were found in it"
-        roots, obstacle = choose_roots(self.occurrences, self.edges, self.primary_keys, self.unions)
-        if self.occurrences and self.globals:
+        roots, obstacle = choose_roots(self.sources, self.edges, self.primary_keys, self.unions)
+        if self.sources and self.globals:
             obstacle = "it joins global and sharded tables"
+        obstacle = self.obstacle or obstacle
+        is_gathered = obstacle is not None and kind is StatementKind.SELECT
         distribution = self.distribution(target) if target is not None else None
         return StatementSources(
             kind=kind,
             roots=roots,
-            tables=tuple(occurrence.name for occurrence in self.occurrences),
+            tables=tuple(source.name for source in self.sources),
             reads_global=bool(self.globals),
             reads_reference=bool(self.references),
-            obstacle=self.obstacle or obstacle,
+            obstacle=obstacle,
             unreadable=unreadable,
             locks_copies=self.locks_copies and self.references > 0,
             is_plain=self.is_plain and unreadable is None and kind is StatementKind.SELECT,
@@ -181,4 +177,26 @@ class Walk:
             writes_reference=isinstance(distribution, Reference),
             writes_global=isinstance(distribution, Global),
             changed_key=changed_key,
+            occurrences=tuple(self.occurrences) if is_gathered else (),
+            written=None
+            if obstacle is None or kind not in (StatementKind.UPDATE, StatementKind.DELETE)
+            else self._written(distribution),
         )
+
+    def _written(self, target: Sharded | Reference | Global | None) -> WrittenSource | None:
+        """What is written, and which tables need not be brought to its shards."""
+        if target is None or isinstance(target, Reference):
+            return None
+        root, beside = None, set[int]()
+        if isinstance(target, Sharded):
+            root, beside = root_of_target(self.sources, self.edges, self.primary_keys)
+
+        def stays(each: Occurrence) -> bool:
+            if isinstance(each.distribution, Reference):
+                return True
+            if each.source is None:
+                return root is None
+            return each.source.index in beside
+
+        come = {each.table for each in self.occurrences if not stays(each)}
+        return WrittenSource(root, frozenset(each.table for each in self.occurrences) - come)

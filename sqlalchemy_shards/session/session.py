@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
+from sqlalchemy_shards.cluster.cluster import Cluster
 from sqlalchemy_shards.cluster.connection import ClusterConnection
-from sqlalchemy_shards.cluster.explaining import analyze_statement, explain_statement
+from sqlalchemy_shards.cluster.copying.arrow_batches import reader_of
+from sqlalchemy_shards.cluster.enlistment.consistent import switched_off
+from sqlalchemy_shards.cluster.explain.explaining import analyze_statement, explain_statement
 from sqlalchemy_shards.errors import ConfigurationError, MissingShardKey, RoutingError
 from sqlalchemy_shards.models.checks import undeclared_error
 from sqlalchemy_shards.models.distribution import (
@@ -19,18 +23,27 @@ from sqlalchemy_shards.models.distribution import (
     key_columns,
 )
 
+from .copying import Executed, arrow_out, copy_into, copy_out, rows_out
+from .get_many import Reading
 from .locator import SessionLocator, remember_in
 from .query import ShardedQuery
 from .rehome import rehome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine
-    from sqlalchemy.orm import SessionTransaction
+    from sqlalchemy.orm import Mapper, SessionTransaction
+    from sqlalchemy.orm.interfaces import ORMOption
+    from sqlalchemy.sql.selectable import ForUpdateParameter
 
-    from sqlalchemy_shards.cluster.cluster import Cluster
-    from sqlalchemy_shards.cluster.explain import Explanation
+    from sqlalchemy_shards.cluster.copying.copy_from import CopyResult
+    from sqlalchemy_shards.cluster.copying.csv_format import CsvFormat
+    from sqlalchemy_shards.cluster.explain.explanation import Explanation
+
+
+T = TypeVar("T")
+_NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class ShardedSession(Session):
@@ -39,10 +52,13 @@ class ShardedSession(Session):
     :param cluster: the cluster.
     :param bind: a connection of the cluster's engine, in place of ``cluster``: for a test's outer
         transaction.
+    :param consistent_reads: every transaction begins as `begin_consistent` begins one, over all
+        shards.
 
     All other arguments are those of `sqlalchemy.orm.Session`.
 
-    :raises ConfigurationError: neither is given, or the bind is no cluster's.
+    :raises ConfigurationError: neither is given, the bind is no cluster's, or consistent reads are
+        switched off there.
     """
 
     def __init__(
@@ -51,6 +67,7 @@ class ShardedSession(Session):
         *,
         bind: Engine | Connection | None = None,
         query_cls: type[Any] = ShardedQuery,
+        consistent_reads: bool = False,
         **session_arguments: Any,
     ) -> None:
         if cluster is None:
@@ -61,6 +78,13 @@ class ShardedSession(Session):
                 "create it with ShardedSession(cluster), or "
                 "sessionmaker(class_=ShardedSession, cluster=cluster)",
             )
+        if not isinstance(cluster, Cluster):
+            raise ConfigurationError(
+                f"a ShardedSession cannot work on this {type(cluster).__name__}",
+                "use AsyncShardedSession for an asyncio cluster",
+            )
+        if consistent_reads and len(cluster.shards) > 1 and not cluster.consistent_reads:
+            raise switched_off()
         super().__init__(
             bind=cluster.engine if bind is None else bind,
             query_cls=query_cls,
@@ -68,7 +92,72 @@ class ShardedSession(Session):
         )
         self.cluster: Cluster = cluster
         self.locator = SessionLocator(self, cluster.dialect)
+        self.consistent_reads = consistent_reads
         self._cluster_connection: ClusterConnection | None = None
+        self._consistent_shards: tuple[str, ...] | None = None
+
+    def begin_consistent(self, shards: Iterable[str] | None = None) -> SessionTransaction:
+        """Begin a transaction that sees every distributed transaction wholly or not at all.
+
+        As ``begin()``, and a context manager like what that returns. The transaction is REPEATABLE
+        READ on every shard, and takes all their snapshots now: it sees what was committed before
+        this call, and nothing of what is committed after it returned. It may write, as any
+        transaction of that level.
+
+        :param shards: names of those that it will use; None: all. Others are refused in it.
+        :raises SnapshotsDiffer: the shards did not come to show the same within
+            ``Timeouts.consistent_seconds``; it can be tried again.
+        :raises ConfigurationError: consistent reads are switched off in the cluster.
+        """
+        transaction = self.begin()
+        self.take_snapshots(shards)
+        return transaction
+
+    def take_snapshots(self, shards: Iterable[str] | None = None) -> None:
+        """Let the transaction that has just begun be one of `begin_consistent`."""
+        self._consistent_shards = tuple(self.cluster.shards if shards is None else shards)
+        try:
+            self.connection()
+        except BaseException:
+            self.rollback()
+            raise
+        finally:
+            self._consistent_shards = None
+
+    def get_many(
+        self,
+        entity: type[T] | Mapper[T],
+        keys: Iterable[Any],
+        *,
+        options: Sequence[ORMOption] | None = None,
+        populate_existing: bool = False,
+        with_for_update: ForUpdateParameter = None,
+        execution_options: Mapping[str, Any] = _NO_OPTIONS,
+    ) -> list[T | None]:
+        """Return the objects with many primary keys, as ``get()`` returns each.
+
+        The list has an item for each key, in the order of the keys: the object, or None where there
+        is none. A key that is given twice gives the same object twice. Objects that the session
+        holds are not read again, unless they are expired or that is asked for. All others are read
+        in one round trip per shard (10,000 keys at a time), each shard being asked for its own keys
+        only; where the keys do not tell the shard, all shards are asked.
+
+        :param keys: each as ``get()`` takes it: a value, a tuple of values in the order of the
+            primary key's columns, or a dictionary by attributes.
+        :param options: loader options, for what is read.
+        :param populate_existing: read all again, and overwrite what the session holds.
+        :param with_for_update: lock the rows, and read all again; as in ``get()``.
+        :raises sqlalchemy.exc.InvalidRequestError: a key has not as many values, or not the names.
+        """
+        reading = Reading(
+            self,
+            entity,
+            options=options,
+            is_anew=populate_existing or execution_options.get("populate_existing", False),
+            lock=with_for_update,
+            execution_options=execution_options,
+        )
+        return reading.objects(keys)
 
     def explain(
         self,
@@ -129,6 +218,66 @@ class ShardedSession(Session):
         """
         rehome(self, instance, new_key)
 
+    def copy_from(
+        self,
+        model: Any,
+        rows: Any,
+        *,
+        columns: Sequence[str] | None = None,
+        progress: Callable[[int], object] | None = None,
+        csv: CsvFormat | None = None,
+    ) -> CopyResult:
+        """Copy rows into a table by binary COPY, each to the shard of its key.
+
+        Rows are read once, in the calling thread, and sent to all shards side by side; what waits
+        for a slow shard is bounded. They are part of the session's transaction, and no objects of
+        the session. What is pending is flushed first.
+
+        :param model: a mapped class of one table, or a `Table`.
+        :param rows: an iterable of mappings, tuples, or objects with attributes; a CSV file, as a
+            path or an open file of text or bytes; or Arrow data (``sqlalchemy-shards[arrow]``).
+        :param columns: names of attributes or columns, where rows do not tell them (tuples), or
+            not all that they have are wanted.
+        :param progress: called with the number of rows taken so far, now and then.
+        :param csv: how the CSV is written.
+        :raises RowRefused: a value is not of its column's type, or a row has other columns than
+            the first one.
+        :raises MissingShardKey: a row has no shard key.
+        :raises UnsupportedStatement: the table cannot be filled by COPY, or a column is unknown.
+        """
+        return copy_into(self, model, rows, columns, progress, csv)
+
+    def copy_to(
+        self,
+        source: Any,
+        target: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        csv: CsvFormat | None = None,
+        arrow: bool = False,
+        progress: Callable[[int], object] | None = None,
+        execution_options: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Give the rows of a SELECT or of a table, in constant memory.
+
+        They are those that the session's transaction sees. Where the statement has no order, the
+        rows of the shards come as they arrive.
+
+        :param source: a mapped class, a `Table`, or a SELECT of columns.
+        :param target: a path, or a file open for writing, of text or bytes: rows are written as
+            CSV, and their number is returned. None: an iterator of tuples is returned, with the
+            values that an ordinary SELECT gives.
+        :param csv: how the CSV is to be written.
+        :param arrow: return a ``pyarrow.RecordBatchReader`` in place of the iterator.
+        :param progress: called with the number of rows written so far, now and then.
+        :raises UnsupportedStatement: it is a SELECT of objects, or one that is refused anyway.
+        :raises ConfigurationError: ``arrow`` with a target.
+        """
+        execute = Executed(self, source, parameters or {}, execution_options or {})
+        if target is not None:
+            return copy_out(execute, target, csv, progress, arrow=arrow)
+        return reader_of(arrow_out(execute)) if arrow else rows_out(execute)
+
     def _key_of(self, instance: Any, distribution: Sharded) -> tuple[Any, ...]:
         mapper = inspect(instance).mapper
         table: Any = mapper.local_table
@@ -154,6 +303,9 @@ def _lend_locator(
     if isinstance(cluster_connection, ClusterConnection):
         cluster_connection.locator = session.locator
         session._cluster_connection = cluster_connection
+        shards = session._consistent_shards
+        if not transaction.nested and (shards is not None or session.consistent_reads):
+            cluster_connection.begin_consistent(shards)
 
 
 @event.listens_for(ShardedSession, "after_transaction_end")

@@ -242,7 +242,7 @@ class PostgresServers:
         except FileNotFoundError:
             return False
         is_own = lines[:1] == [str(self._processes[server].pid)]
-        return is_own and len(lines) > 7 and lines[7].strip() == "ready"
+        return is_own and len(lines) > 7 and lines[7].strip() in ("ready", "standby")
 
     def _end(self, server: int, number: signal.Signals) -> None:
         process = self._processes[server]

@@ -21,6 +21,7 @@ DEFAULT_SETTINGS: Mapping[str, str | int] = MappingProxyType(
         "max_prepared_transactions": 64,
         "max_connections": 200,
         "shared_buffers": "32MB",
+        "jit": "off",
         # Files in the data directory, so that a killed server leaves nothing in /dev/shm.
         "dynamic_shared_memory_type": "mmap",
     }

@@ -22,7 +22,7 @@ from uuid import UUID
 from sqlalchemy_shards.errors import MissingShardKey, RoutingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
 
 Kind = Literal["number", "text", "uuid", "bytes", "date", "timestamp", "timestamptz", "boolean"]
@@ -36,6 +36,7 @@ _EPOCH: Final = datetime(2000, 1, 1)
 _EPOCH_UTC: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
 _EPOCH_DAY: Final = date(2000, 1, 1).toordinal()
 _SHORT_DECIMAL: Final = 100  # characters; Python refuses to read an int of 4,300 digits
+_INT8_MAX: Final = 2**63 - 1
 _pack_int8: Final = Struct(">q").pack
 _pack_int4: Final = Struct(">i").pack
 _pack_head: Final = Struct(">ci").pack
@@ -68,6 +69,29 @@ def key_bytes(key: tuple[Any, ...]) -> bytes:
     if not key:
         raise MissingShardKey("the shard key has no parts", "give a tuple of at least one value")
     return identity_bytes(key)
+
+
+def forms_of_values(values: Sequence[Any]) -> Iterable[bytes]:
+    """Return the canonical forms of many values of one type, in their order; raises as they do.
+
+    Quicker than one by one: what is to be done is looked up once.
+    """
+    kind = type(values[0])
+    if kind is int:
+        return map(_write_int if _has_long(values) else _pack_int8, values)
+    return map(_WRITERS.get(kind, _write_other), values)
+
+
+def form_of_type(kind: type) -> Callable[[Any], bytes]:
+    """Return what writes the canonical forms of values of exactly this type; it raises as they do.
+
+    That of ``int`` raises `struct.error` where a number has more than eight bytes.
+    """
+    return _pack_int8 if kind is int else _WRITERS.get(kind, _write_other)
+
+
+def _has_long(numbers: Sequence[int]) -> bool:
+    return max(numbers) > _INT8_MAX or min(numbers) < -_INT8_MAX - 1
 
 
 def identity_bytes(key: tuple[Any, ...]) -> bytes:

@@ -7,6 +7,9 @@
     [engine]                      # arguments of create_engine() for each shard
     pool_size = 10
 
+    [timeouts]                    # seconds
+    lock_timeout = 10
+
     [shards]
     s0 = "postgresql+psycopg://app:${DB_PASSWORD}@db0/app"
     s1 = { primary = "postgresql+psycopg://app@db1/app", replicas = [] }
@@ -35,6 +38,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.topology.config_keyspaces import read_keyspaces
 from sqlalchemy_shards.topology.config_section import Faults, Section, type_name
+from sqlalchemy_shards.topology.durations import parse_duration
 from sqlalchemy_shards.topology.masking import mask_password
 from sqlalchemy_shards.topology.names import did_you_mean, name_fault
 
@@ -57,6 +61,16 @@ OnUnfinished = Literal["warn", "raise"]
 
 DECISION_RETENTION_DEFAULT: Final = timedelta(days=1)
 """How long the record of a decision is kept where nothing else is said."""
+
+SERVER_TIMEOUTS: Final = (
+    "lock_timeout",
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+)
+"""The bounds on waiting that are settings of PostgreSQL; of these, 0 is no bound."""
+
+TIMEOUT_SECONDS_MAX: Final = 2_147_483
+"""PostgreSQL counts these settings in milliseconds of 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,7 @@ class ClusterConfig:
     :param global_shard: where global tables live; None if the file does not say.
     :param engine_arguments: for ``create_engine()`` of each shard.
     :param decision_retention: how long the record of a decision is kept.
+    :param timeouts: seconds by the names of `Timeouts`, as far as the file says.
     :param workspace: URL of the database that runs gathered statements, with its password; None:
         the file does not say.
     :param gather_limit: the most ``rows`` and ``bytes`` that a statement may bring there, as far as
@@ -99,6 +114,8 @@ class ClusterConfig:
     engine_arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
     workspace: str | None = field(default=None, repr=False)
     gather_limit: Mapping[str, int] = field(default_factory=dict)
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    consistent_reads: bool = False
 
 
 def parse_config(text: str, environment: Mapping[str, str], *, source: str) -> ClusterConfig:
@@ -154,6 +171,8 @@ def _read(file: Section) -> ClusterConfig:
         engine_arguments=_read_engine(file.section("engine")),
         workspace=_read_workspace(cluster),
         gather_limit=_read_gather_limit(cluster.section("gather_limit")),
+        timeouts=_read_timeouts(file.section("timeouts")),
+        consistent_reads=bool(cluster.value("consistent_reads", (bool,), default=False)),
     )
     cluster.close()
     file.close()
@@ -268,15 +287,35 @@ def _read_gather_limit(section: Section) -> dict[str, int]:
     return limit
 
 
+def _read_timeouts(section: Section) -> dict[str, float]:
+    timeouts = {}
+    for key in (*SERVER_TIMEOUTS, *_TIMEOUTS):
+        value = section.anything(key)
+        if value is None:
+            continue
+        if type(value) not in (int, float):
+            section.fault(key, f"must be a number of seconds, not {type_name(value)}")
+        elif key in SERVER_TIMEOUTS and value < 0:
+            section.fault(key, "must be 0, which is no bound, or more")
+        elif key in _TIMEOUTS and value <= 0:
+            section.fault(key, "must be above 0")
+        elif not value <= TIMEOUT_SECONDS_MAX:
+            section.fault(key, f"must be at most {TIMEOUT_SECONDS_MAX}: it is in seconds")
+        else:
+            timeouts[key] = value
+    section.close()
+    return timeouts
+
+
 def _read_duration(section: Section, key: str) -> timedelta:
     text = section.value(key, (str,))
     if text is None:
         return DECISION_RETENTION_DEFAULT
-    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    if match is None:
+    duration = parse_duration(text)
+    if duration is None:
         section.fault(key, 'must be a duration such as "90s", "30m", "36h" or "7d"')
         return DECISION_RETENTION_DEFAULT
-    return int(match[1]) * timedelta(seconds={"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]])
+    return duration
 
 
 def _read_engine(section: Section) -> dict[str, Any]:
@@ -288,6 +327,17 @@ def _read_engine(section: Section) -> dict[str, Any]:
     section.close()
     return arguments
 
+
+_TIMEOUTS: Final = (
+    "statement_seconds",
+    "round_seconds",
+    "decision_seconds",
+    "settle_seconds",
+    "finish_seconds",
+    "rollback_seconds",
+    "consistent_seconds",
+    "recovery_seconds",
+)
 
 _ENGINE_ARGUMENTS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "connect_args": (dict,),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmh3 import mmh3_32_uintdigest
 
 from sqlalchemy_shards.errors import ConfigurationError, RoutingError
-from sqlalchemy_shards.topology.canonical import key_bytes
+from sqlalchemy_shards.topology.canonical import form_of_type, forms_of_values, key_bytes
 from sqlalchemy_shards.topology.list_partitioner import ListPartitioner
 from sqlalchemy_shards.topology.partitioner import BUCKETS_MAX, Partitioner, after, transformed
 from sqlalchemy_shards.topology.range_partitioner import RangePartitioner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sqlalchemy_shards.topology.partitioner import Transform
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "ListPartitioner",
     "CompositePartitioner",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,29 @@ class HashPartitioner:
         if self.transform is not None:
             key = transformed(self.transform, key)
         return mmh3_32_uintdigest(key_bytes(key)) % self.buckets
+
+    def chooser(self, kind: type, items: Sequence[T]) -> Callable[[Any], T]:
+        """Return what chooses the item of a key's bucket, for keys of one part of exactly a type.
+
+        One short function, as it is called for each statement. It raises as `bucket_of` does, or
+        `struct.error` for a number of more than eight bytes.
+
+        :param items: one for each bucket.
+        """
+        if self.transform is not None:
+            return lambda value: items[self.bucket_of((value,))]
+        form, digest, count = form_of_type(kind), mmh3_32_uintdigest, self.buckets
+        return lambda value: items[digest(form(value)) % count]
+
+    def buckets_of(self, values: Sequence[Any]) -> Sequence[int]:
+        """Return the buckets of many keys of one part, which are all of one type.
+
+        Raises as `bucket_of` does.
+        """
+        if self.transform is not None:
+            return [self.bucket_of((value,)) for value in values]
+        count, digest = self.buckets, mmh3_32_uintdigest
+        return [digest(form) % count for form in forms_of_values(values)]
 
     def bucket_label(self, bucket: int) -> str:
         """Return the bucket's number."""

@@ -16,6 +16,7 @@ from sqlalchemy_shards.topology.canonical import identity_bytes
 from sqlalchemy_shards.topology.generated_id import bucket_of_id
 from sqlalchemy_shards.topology.key_regions import InBucket, buckets_within, is_in
 from sqlalchemy_shards.topology.names import name_fault
+from sqlalchemy_shards.topology.partitioners import HashPartitioner
 from sqlalchemy_shards.topology.placement import bucket_runs, place
 
 if TYPE_CHECKING:
@@ -101,6 +102,32 @@ class KeyspaceMap:
         if 0 <= bucket < len(self.placement):
             return self.placement[bucket]
         raise self._no_bucket(bucket)
+
+    def finder(self, kind: type) -> Callable[[Any], str]:
+        """Return what finds the shard of a key of one part, whose value is of exactly this type.
+
+        As `shard_for`, in fewer steps where keys are hashed; there it may fail otherwise than by
+        `RoutingError` where a key has no shard, or needs more steps.
+        """
+        partitioner = self.partitioner
+        if type(partitioner) is HashPartitioner and not self._pinned:
+            return partitioner.chooser(kind, self.placement)
+        return lambda value: self.shard_for((value,))
+
+    def shards_of_values(self, values: Sequence[Any]) -> Sequence[str | None] | None:
+        """Return the shards of many keys of one part, in their order; of a key without one, None.
+
+        As `shard_for`, but quicker where keys are hashed. None in place of all: one of them is no
+        key, or the application's own partitioner fails.
+        """
+        partitioner, placement = self.partitioner, self.placement
+        try:
+            is_alike = len(set(map(type, values))) == 1
+            if is_alike and type(partitioner) is HashPartitioner and not self._pinned:
+                return [placement[bucket] for bucket in partitioner.buckets_of(values)]
+            return [_found(self.shard_for, (value,)) for value in values]
+        except RoutingError:
+            return None
 
     def shards_within(self, region: Region) -> frozenset[str] | None:
         """Return the shards that may hold rows with keys of a region, or None: any of them.
@@ -217,6 +244,13 @@ class ShardMap:
             raise self._no_keyspace(keyspace)
         return found.shard_for(key)
 
+    def shards_of_values(self, keyspace: str, values: Sequence[Any]) -> Sequence[str | None] | None:
+        """Return the shards of many keys of one part; see `KeyspaceMap.shards_of_values`.
+
+        :raises ConfigurationError: if there is no such keyspace.
+        """
+        return self._keyspace(keyspace).shards_of_values(values)
+
     def bucket_for(self, keyspace: str, key: tuple[Any, ...]) -> int:
         """Return the bucket of a key; raises as `shard_for` does."""
         return self._keyspace(keyspace).bucket_for(key)
@@ -244,6 +278,10 @@ class ShardMap:
         if holders is None:
             raise self._no_keyspace(keyspace)
         return holders
+
+    def holds_anything(self, shard: str) -> bool:
+        """Whether any bucket or pin is placed on a shard."""
+        return any(shard in _held(keyspace) for keyspace in self.keyspaces.values())
 
     def diff(self, other: ShardMap) -> tuple[BucketMove, ...]:
         """Return what has to move for this map to become ``other``.

@@ -8,21 +8,19 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from sqlalchemy_shards.errors import TransactionOutcomeUnknown, TransactionUnfinished
 from sqlalchemy_shards.events import CommitUnfinished, DistributedCommit
-from sqlalchemy_shards.transactions import fail_points
 from sqlalchemy_shards.transactions.acknowledged import Acknowledged
-from sqlalchemy_shards.transactions.decide import Answer, Decision
-from sqlalchemy_shards.transactions.finishing import settle_within
+from sqlalchemy_shards.transactions.protocol.settling import Outcome
 from sqlalchemy_shards.transactions.refusals import RoundError, report
 from sqlalchemy_shards.transactions.rounds import Attempt, CommitTimeouts, Wiring
-from sqlalchemy_shards.transactions.settle import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +56,9 @@ class CommitResult:
             return None
         shards = tuple(self.unfinished)
         return TransactionUnfinished(
-            f"the transaction is committed, but not yet visible on {', '.join(map(repr, shards))}",
+            # With its gid: Python shows a warning of the same text only once.
+            f"the transaction {self.gid!r} is committed, but not yet visible on"
+            f" {', '.join(map(repr, shards))}",
             "do not run it again; cluster.recover() finishes it",
             unfinished=shards,
             gid=self.gid,
@@ -77,6 +77,7 @@ class Coordinator:
         ``"raise"``: left to the caller (`CommitResult.unfinished_error`), since raising it out of a
         commit would make SQLAlchemy's session believe in a rollback. An event in both cases.
     :param acknowledged: shared with recovery, which removes the decision rows that wait in it.
+    :param leaves_markers: whether consistent reads are switched on.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Coordinator:
         timeouts: CommitTimeouts | None = None,
         on_unfinished: Literal["warn", "raise"] = "warn",
         acknowledged: Acknowledged | None = None,
+        leaves_markers: bool = False,
     ) -> None:
         self._cluster_name = cluster_name
         self._hooks = hooks
@@ -101,6 +103,7 @@ class Coordinator:
             connect,
             timeouts or CommitTimeouts(),
             acknowledged or Acknowledged(),
+            leaves_markers,
         )
 
     def commit(self, enlisted: Sequence[Enlisted]) -> CommitResult:
@@ -122,74 +125,19 @@ class Coordinator:
     def _commit_several(self, enlisted: Sequence[Enlisted]) -> CommitResult:
         started = time.monotonic()
         attempt = Attempt(self._wiring, enlisted)
-        try:
-            attempt.ask()
-            if attempt.plan.decision is None:
-                attempt.commit_single()
-            else:
-                attempt.prepare()
-                self._hooks.reach(fail_points.BEFORE_DECISION)
-        except BaseException as error:
-            _abort(attempt, error)
-        if attempt.plan.decision is None:
-            return _commit_readers(attempt)
-        return self._decide(attempt, attempt.plan.decision, started)
-
-    def _decide(self, attempt: Attempt, shard: str, started: float) -> CommitResult:
-        decision = attempt.decide()
-        interrupt = decision.interrupt
-        try:
-            outcome, error = self._outcome(attempt, shard, decision)
-        except BaseException as failure:
-            outcome, error, interrupt = Outcome.UNKNOWN, failure, interrupt or failure
-        try:
-            self._hooks.reach(fail_points.AFTER_DECISION)
-        except BaseException as failure:
-            interrupt = interrupt or failure
+        outcome = attempt.run()
         if outcome is Outcome.ABORTED:
-            refused = error or RuntimeError("the decision was refused")
-            _abort(attempt, interrupt or RoundError({shard: refused}, gid=str(attempt.gid)))
+            _raise_aborted(attempt)
         if outcome is Outcome.UNKNOWN:
-            _give_up(attempt, shard, error, interrupt)
-        return self._finish(attempt, shard, started, interrupt)
-
-    def _outcome(
-        self, attempt: Attempt, shard: str, decision: Decision
-    ) -> tuple[Outcome, BaseException | None]:
-        if decision.answer is Answer.COMMITTED:
-            return Outcome.COMMITTED, None
-        if decision.answer is Answer.REFUSED or attempt.gid is None:
-            return Outcome.ABORTED, decision.error
-        wiring = self._wiring
-        outcome, error = settle_within(
-            wiring.connect,
-            shard,
-            attempt.gid,
-            hooks=wiring.hooks,
-            seconds=wiring.timeouts.settle_seconds,
+            _raise_unknown(attempt)
+        made = attempt.protocol.plan
+        if made.decision is None:
+            return _of_readers(attempt)
+        result = CommitResult(
+            str(attempt.gid), made.participants, attempt.unfinished(), attempt.reader_errors
         )
-        return outcome, error or decision.error
-
-    def _finish(
-        self, attempt: Attempt, shard: str, started: float, interrupt: BaseException | None
-    ) -> CommitResult:
-        unfinished: Mapping[str, BaseException]
-        try:
-            unfinished = attempt.finish()
-            self._hooks.reach(fail_points.AFTER_ROUND_3)
-        except BaseException as error:
-            unfinished = dict.fromkeys(attempt.still_prepared(), error)
-            if isinstance(error, Exception):
-                _log.exception("after the decision of %s", attempt.gid)
-            else:
-                interrupt = interrupt or error
-        gid = str(attempt.gid)
-        result = CommitResult(gid, attempt.plan.participants, unfinished, attempt.reader_errors)
-        self._tell(result, shard, time.monotonic() - started)
-        if interrupt is not None:
-            if hasattr(interrupt, "add_note"):  # Python 3.11
-                interrupt.add_note(f"the transaction {gid!r} is committed")
-            raise interrupt
+        self._tell(result, made.decision, time.monotonic() - started)
+        _raise_interrupt(attempt)
         return result
 
     def _tell(self, result: CommitResult, decision_shard: str, seconds: float) -> None:
@@ -200,51 +148,83 @@ class Coordinator:
         else:
             self._wiring.acknowledged.add(decision_shard, gid)
             event = DistributedCommit(self._cluster_name, gid, result.participants, seconds)
+        warning = result.unfinished_error() if self._on_unfinished == "warn" else None
+        # It is committed: neither a listener's mistake nor a warning that was made an error may
+        # look like a failed commit, and neither may hide the other.
         try:
             self._hooks.publish(event)
-            warning = result.unfinished_error() if self._on_unfinished == "warn" else None
-            if warning is not None:
-                warnings.warn(warning, stacklevel=2)
         except Exception:
-            # It is committed: neither a listener's mistake nor a warning that was made an error may
-            # look like a failed commit.
+            _log.exception("after the commit of %s", gid)
+        try:
+            if warning is not None:
+                warnings.warn(warning, stacklevel=_level_of_the_caller())
+        except Exception:
             _log.exception("after the commit of %s", gid)
 
 
-def _commit_readers(attempt: Attempt) -> CommitResult:
-    attempt.commit_readers()
-    errors = attempt.reader_errors
-    if attempt.plan.single is None and errors:
+def _level_of_the_caller() -> int:
+    """Return the stacklevel, one frame up, of the line that committed."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _BETWEEN:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+_BETWEEN: Final = frozenset({"sqlalchemy_shards", "sqlalchemy", "contextlib"})
+"""Packages that lie between the application's line and here."""
+
+
+def _of_readers(attempt: Attempt) -> CommitResult:
+    _raise_interrupt(attempt)
+    made, errors = attempt.protocol.plan, attempt.reader_errors
+    if made.single is None and errors:
         # Nothing was written anywhere: the caller may as well hear of it.
         raise next(iter(errors.values()))
-    return CommitResult(None, attempt.plan.participants, {}, errors)
+    return CommitResult(None, made.participants, {}, errors)
 
 
-def _abort(attempt: Attempt, error: BaseException) -> NoReturn:
-    unconfirmed = attempt.roll_back()
-    if not isinstance(error, RoundError):
-        raise error
-    reported = report(error, unconfirmed)
-    if any(reported is known for known in error.errors.values()):
+def _raise_interrupt(attempt: Attempt) -> None:
+    """Raise what interrupted a transaction that is committed all the same."""
+    interrupt = attempt.interrupt
+    if interrupt is not None:
+        if hasattr(interrupt, "add_note") and attempt.gid is not None:  # Python 3.11
+            interrupt.add_note(f"the transaction {str(attempt.gid)!r} is committed")
+        raise interrupt
+
+
+def _raise_aborted(attempt: Attempt) -> NoReturn:
+    failure = attempt.interrupt or attempt.failure
+    if failure is None:
+        raise RuntimeError("the commit was given up for no reason")
+    if not isinstance(failure, RoundError):
+        raise failure
+    reported = report(failure, attempt.protocol.left)
+    if any(reported is known for known in failure.errors.values()):
         raise reported from None
-    raise reported from next(iter(error.errors.values()))
+    raise reported from next(iter(failure.errors.values()))
 
 
-def _give_up(
-    attempt: Attempt,
-    shard: str,
-    error: BaseException | None,
-    interrupt: BaseException | None,
-) -> NoReturn:
-    attempt.let_go()
-    unknown = TransactionOutcomeUnknown(
-        f"shard {shard!r} did not tell whether the transaction was committed",
+def _raise_unknown(attempt: Attempt) -> NoReturn:
+    shard = attempt.protocol.plan.decision
+    if shard is None and attempt.failure is not None:
+        # One participant: as unknown as with one PostgreSQL, and reported alike.
+        raise attempt.failure
+    gid = str(attempt.gid)
+    problem = f"shard {shard!r} did not tell whether the transaction {gid!r} was committed"
+    advice = (
         "do not run it again; ask cluster.outcome(gid) when the shard answers again, and let"
-        " cluster.recover() finish it",
-        shard=shard,
-        gid=str(attempt.gid),
-        shard_errors={} if error is None else {shard: error},
+        " cluster.recover() finish it"
     )
+    if attempt.protocol.is_hearsay:
+        problem = (
+            f"shard {shard!r} has no trace of the transaction {gid!r}, nor has any other: recovery"
+            " has aborted it, or has finished it and removed the decision"
+        )
+        advice = "look at its rows; keep decision_retention longer than a commit can take"
+    unknown = TransactionOutcomeUnknown(
+        problem, advice, shard=shard, gid=gid, shard_errors=attempt.errors
+    )
+    interrupt = attempt.interrupt
     if interrupt is not None and not isinstance(interrupt, Exception):
         raise interrupt from unknown
-    raise unknown from error
+    raise unknown from next(iter(attempt.errors.values()), interrupt)

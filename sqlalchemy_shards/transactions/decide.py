@@ -3,119 +3,90 @@
 - A cancelled COMMIT may be committed all the same (waiting for a standby, PostgreSQL gives up the
   wait and commits), so nothing here ever cancels it. psycopg cancels when Ctrl-C reaches its wait;
   therefore the wait is our own, over libpq as psycopg exposes it.
+- It is sent only where the connection is not seen to be lost: what was never sent is an abort, and
+  nobody need be asked. As soon as it may have been sent, only an answer counts.
 - The first interrupt is kept until the answer is there; a second one, or the time limit, gives up
-  waiting. Then the outcome is unknown here, and `settle` is asked.
+  waiting. Then the outcome is unknown here, and `settle` is asked. Only the cancellation of a task
+  is kept however often it comes: libraries repeat it until the task has ended.
 """
 
 from __future__ import annotations
 
-import enum
-import selectors
+import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import psycopg
-from psycopg.errors import error_from_result
-from psycopg.pq import ConnStatus, ExecStatus
 
-from sqlalchemy_shards.transactions.statements import RolledBackError
+from sqlalchemy_shards.connections.exchange import Exchange, Request
+from sqlalchemy_shards.transactions.protocol.replies import COMMIT, Reply
+from sqlalchemy_shards.transactions.statements import misfit, reply_of
 
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGconn, PGresult
-
-WAIT_SECONDS = 1.0
-"""How long one wait for the socket takes at most before an interrupt is looked for (Windows)."""
-
-
-class Answer(enum.Enum):
-    """What the server said."""
-
-    COMMITTED = "committed"
-    REFUSED = "rolled back"
-    LOST = "no answer"
+READS_UP_TO_THE_END: Final = 2
+"""A server that ends a session may say why first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What became of the COMMIT.
 
+    :param reply: DONE, ROLLED_BACK, REFUSED, UNSENT or LOST.
     :param error: why it was refused, or how the answer was lost.
     :param interrupt: what interrupted the wait; to be raised again once the rest is done.
     """
 
-    answer: Answer
+    reply: Reply
     error: BaseException | None = None
     interrupt: BaseException | None = None
 
 
-def commit_uncancelled(driver: psycopg.Connection[Any], *, seconds: float) -> Decision:
+def commit_uncancelled(shard: str, driver: psycopg.Connection[Any], *, seconds: float) -> Decision:
     """Commit the open transaction and return what is known of it; raises nothing.
 
     :param seconds: how long to wait for the answer.
     """
-    pgconn = driver.pgconn
-    deadline = time.monotonic() + seconds
-    results: list[PGresult] = []
+    request = Request(shard, driver, COMMIT.encode())
+    under_way = Exchange(hear=lambda _: None)
+    until = time.monotonic() + seconds
     interrupt: BaseException | None = None
     try:
-        pgconn.send_query(b"COMMIT")
+        if _is_lost(driver):
+            lost = psycopg.OperationalError("the connection was lost before COMMIT was sent")
+            return Decision(Reply.UNSENT, lost)
+        under_way.send(request)
         while True:
             try:
-                _collect(pgconn, results, deadline)
+                is_answered = under_way.receive(until)
                 break
-            except (psycopg.Error, OSError):
-                raise
             except BaseException as error:
-                if interrupt is not None:
+                if interrupt is not None and not isinstance(error, asyncio.CancelledError):
                     raise
-                interrupt = error
+                interrupt = interrupt or error
+                is_answered = under_way.look()
+                if is_answered or time.monotonic() >= until:
+                    break
     except BaseException as error:
-        is_own = isinstance(error, (psycopg.Error, OSError))
-        return Decision(Answer.LOST, error, interrupt if is_own else error)
-    return _read(driver, results, interrupt)
+        return Decision(Reply.LOST, error, error)
+    if not is_answered:
+        late = psycopg.errors.ConnectionTimeout("the server did not answer COMMIT in time")
+        return Decision(Reply.LOST, late, interrupt)
+    return _read(request, interrupt)
 
 
-def _collect(pgconn: PGconn, results: list[PGresult], deadline: float) -> None:
-    """Take in results until there are no more; may be called again after an interrupt."""
-    with selectors.DefaultSelector() as selector:
-        key = selector.register(pgconn.socket, selectors.EVENT_READ)
-        while pgconn.flush():
-            selector.modify(key.fd, selectors.EVENT_READ | selectors.EVENT_WRITE)
-            _wait(selector, deadline)
-            pgconn.consume_input()
-        selector.modify(key.fd, selectors.EVENT_READ)
-        while True:
-            while pgconn.is_busy():
-                _wait(selector, deadline)
-                pgconn.consume_input()
-            result = pgconn.get_result()
-            if result is None:
-                return
-            results.append(result)
+def _is_lost(driver: psycopg.Connection[Any]) -> bool:
+    """Look, without waiting, whether the server has ended the session."""
+    try:
+        for _ in range(READS_UP_TO_THE_END):
+            driver.pgconn.consume_input()
+    except psycopg.Error:
+        return True
+    return False
 
 
-def _wait(selector: selectors.BaseSelector, deadline: float) -> None:
-    while not selector.select(min(WAIT_SECONDS, max(0.0, deadline - time.monotonic()))):
-        if time.monotonic() >= deadline:
-            raise psycopg.errors.ConnectionTimeout("the server did not answer COMMIT in time")
-
-
-def _read(
-    driver: psycopg.Connection[Any], results: list[PGresult], interrupt: BaseException | None
-) -> Decision:
-    if driver.pgconn.status == ConnStatus.BAD or len(results) != 1:
-        # Also where an error came first: FATAL may follow a commit whose reply was never sent.
-        lost = psycopg.OperationalError("the connection was lost in COMMIT")
-        return Decision(Answer.LOST, lost, interrupt)
-    result = results[0]
-    if result.status == ExecStatus.COMMAND_OK:
-        if result.command_status == b"COMMIT":
-            return Decision(Answer.COMMITTED, None, interrupt)
-        if result.command_status == b"ROLLBACK":
-            refusal = RolledBackError("COMMIT was answered ROLLBACK")
-            return Decision(Answer.REFUSED, refusal, interrupt)
-    error = error_from_result(result, encoding=driver.info.encoding)
-    if result.status == ExecStatus.FATAL_ERROR and error.sqlstate is not None:
-        return Decision(Answer.REFUSED, error, interrupt)
-    return Decision(Answer.LOST, error, interrupt)
+def _read(answer: Request, interrupt: BaseException | None) -> Decision:
+    error = answer.error or misfit(COMMIT, answer.tag)
+    if error is None:
+        return Decision(Reply.DONE, None, interrupt)
+    # FATAL may follow a commit whose reply was never sent, so the connection must be there still.
+    return Decision(reply_of(error, COMMIT, is_lost=answer.is_lost), error, interrupt)

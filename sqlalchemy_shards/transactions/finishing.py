@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
@@ -17,13 +16,19 @@ import psycopg
 from psycopg.rows import tuple_row
 from sqlalchemy.exc import SQLAlchemyError
 
+from sqlalchemy_shards.connections.event_loop import sleep
+from sqlalchemy_shards.connections.fan_out import Branch
 from sqlalchemy_shards.errors import ConfigurationError
-from sqlalchemy_shards.transactions.settle import Outcome, settle
-from sqlalchemy_shards.transactions.statements import DOES_NOT_EXIST, command
+from sqlalchemy_shards.transactions.protocol.recovering import read_listing
+from sqlalchemy_shards.transactions.protocol.replies import Reply
+from sqlalchemy_shards.transactions.protocol.settling import Outcome
+from sqlalchemy_shards.transactions.settle import settle
+from sqlalchemy_shards.transactions.statements import command, reply_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy_shards.connections.fan_out import FanOut
     from sqlalchemy_shards.events import Hooks
     from sqlalchemy_shards.transactions.gid import ParticipantGid, TransactionGid
 
@@ -35,6 +40,7 @@ UNREACHABLE = (psycopg.Error, SQLAlchemyError, OSError)
 
 PAUSE_SECONDS_FIRST = 0.02
 PAUSE_SECONDS_MAX = 1.0
+PATIENCE_SECONDS_MIN = 0.1
 
 _VERIFY = """
 SELECT
@@ -47,17 +53,11 @@ SELECT
 """
 
 
-class Finish(enum.Enum):
-    """What finishing a prepared transaction came to."""
-
-    DONE = "done here"
-    GONE = "not there: finished by someone else, or never prepared"
-
-
-def finish_prepared(connection: psycopg.Connection[Any], verb: str, gid: ParticipantGid) -> Finish:
+def finish_prepared(connection: psycopg.Connection[Any], verb: str, gid: ParticipantGid) -> Reply:
     """Commit or roll back a prepared transaction, as its owner.
 
     :param connection: idle and in autocommit mode, to the shard that the gid names.
+    :returns: DONE or NOT_THERE.
     :raises ConfigurationError: this is not the primary of that shard.
     :raises psycopg.Error: it could not be done, or nobody knows.
     """
@@ -70,26 +70,34 @@ def finish_prepared(connection: psycopg.Connection[Any], verb: str, gid: Partici
                 "cluster": str(gid.of.cluster),
             },
         ).fetchone()
-    if row is None or not row[0]:
+    is_verified, owner, user = row or (False, None, None)
+    found = read_listing(is_verified=is_verified, is_listed=owner is not None)
+    if found is Reply.LOST:
         raise ConfigurationError(
             f"the database is not the primary of the shard {gid.participant}",
             "check where the shard's URL leads",
         )
-    _, owner, user = row
-    if owner is None:
-        return Finish.GONE
+    if found is not None:
+        return found
     try:
-        with _acting_as(connection, None if owner == user else owner):
+        with acting_as(connection, None if owner == user else owner):
             command(connection, verb, gid)
     except psycopg.Error as error:
-        if error.sqlstate != DOES_NOT_EXIST:
+        reply = reply_of(error, verb, is_lost=connection.closed)
+        if reply is not Reply.NOT_THERE:
             raise
-        return Finish.GONE
-    return Finish.DONE
+        return reply
+    return Reply.DONE
 
 
 def settle_within(
-    connect: Connect, shard: str, gid: TransactionGid, *, hooks: Hooks, seconds: float
+    connect: Connect,
+    shard: str,
+    gid: TransactionGid,
+    *,
+    fan_out: FanOut,
+    hooks: Hooks,
+    seconds: float,
 ) -> tuple[Outcome, BaseException | None]:
     """Ask what became of a transaction, again and again until there is an answer or time is up.
 
@@ -97,23 +105,47 @@ def settle_within(
     :returns: the outcome, and the last error where it is UNKNOWN.
     """
     deadline = time.monotonic() + seconds
-    pause = PAUSE_SECONDS_FIRST
+    pause = next_pause(0.0)
     while True:
-        failure: BaseException | None = None
-        try:
-            with connect(shard) as connection:
-                left = max(0.05, deadline - time.monotonic())
-                outcome = settle(connection, gid, hooks=hooks, lock_seconds=left)
-        except UNREACHABLE as error:
-            outcome, failure = Outcome.UNKNOWN, error
+        # Half of what is left: where the network swallows all that is said on one connection,
+        # another one may still lead to the server.
+        patience = max(PATIENCE_SECONDS_MIN, (deadline - time.monotonic()) / 2)
+        asking = _asking(connect, shard, gid, hooks=hooks, lock_seconds=0.8 * patience)
+        [answer] = fan_out.run([asking], deadline_seconds=patience)
+        if answer.error is not None and not isinstance(answer.error, UNREACHABLE):
+            raise answer.error
+        outcome = answer.value or Outcome.UNKNOWN
         if outcome is not Outcome.UNKNOWN or time.monotonic() + pause > deadline:
-            return outcome, failure
-        time.sleep(pause)
-        pause = min(2 * pause, PAUSE_SECONDS_MAX)
+            return outcome, answer.error
+        sleep(pause)
+        pause = next_pause(pause)
+
+
+def next_pause(seconds: float) -> float:
+    """Return how long to wait before the next attempt, after a pause of so many seconds.
+
+    >>> next_pause(0.0), next_pause(0.02), next_pause(0.9)
+    (0.02, 0.04, 1.0)
+    """
+    return min(max(2 * seconds, PAUSE_SECONDS_FIRST), PAUSE_SECONDS_MAX)
+
+
+def _asking(
+    connect: Connect, shard: str, gid: TransactionGid, *, hooks: Hooks, lock_seconds: float
+) -> Branch[Outcome]:
+    opened: list[psycopg.Connection[Any]] = []
+
+    def ask() -> Outcome:
+        with connect(shard) as connection:
+            opened.append(connection)
+            return settle(connection, gid, hooks=hooks, lock_seconds=lock_seconds)
+
+    return Branch(shard, ask, lambda: opened[-1] if opened else None)
 
 
 @contextmanager
-def _acting_as(connection: psycopg.Connection[Any], role: str | None) -> Iterator[None]:
+def acting_as(connection: psycopg.Connection[Any], role: str | None) -> Iterator[None]:
+    """Be another role on an idle autocommit connection, and the same as before at the end."""
     if role is None:
         yield
         return

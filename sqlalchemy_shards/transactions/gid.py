@@ -17,7 +17,7 @@ tell that a transaction of a later one is ours though it cannot read the rest.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -40,12 +40,17 @@ class TransactionGid:
     transaction: UUID
     decision_shard: UUID
     decision_xid: int
+    _text: str = field(init=False, repr=False, compare=False)
 
-    def __str__(self) -> str:
-        return (
+    def __post_init__(self) -> None:
+        text = (
             f"shards/1/{self.cluster.hex}/{self.transaction.hex}"
             f"/{self.decision_shard.hex}/{self.decision_xid}"
         )
+        object.__setattr__(self, "_text", text)
+
+    def __str__(self) -> str:
+        return self._text
 
     def part(self, participant: UUID) -> ParticipantGid:
         """Return the name under which this shard's part is prepared."""

@@ -3,6 +3,8 @@
 - Only the connection's own database is looked at: a server lists the prepared transactions of all
   its databases, and finishes them from their own only.
 - Ages are taken by the server's clock.
+- Rows are looked through page by page along the primary key, so that no statement takes longer
+  because the table is large.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from uuid import UUID
 from psycopg.rows import tuple_row
 
 from sqlalchemy_shards.errors import ConfigurationError
-from sqlalchemy_shards.transactions.gid import FORMAT, PREFIX, ParticipantGid, cluster_of, parse
+from sqlalchemy_shards.transactions.gid import FORMAT, ParticipantGid
+from sqlalchemy_shards.transactions.protocol.cleaning import DecisionRow
+from sqlalchemy_shards.transactions.protocol.recovering import Listed, recognise
+from sqlalchemy_shards.transactions.settle import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,26 +28,35 @@ if TYPE_CHECKING:
     import psycopg
 
     from sqlalchemy_shards.catalog.identity import Identity
+    from sqlalchemy_shards.transactions.gid import TransactionGid
 
-_LIST = """
-SELECT gid, prepared, pg_catalog.clock_timestamp() - prepared
+_LIST = b"""
+SELECT gid, owner, prepared, pg_catalog.clock_timestamp() - prepared, current_user
 FROM pg_catalog.pg_prepared_xacts
-WHERE database = pg_catalog.current_database() AND pg_catalog.starts_with(gid, %s::text)
+WHERE database = pg_catalog.current_database()
 ORDER BY prepared
 """
 
-# A row in a format of a later release is that release's to judge. An abort row has done its work as
-# soon as the transaction that it forestalled is over: then "no row" says the same.
-_EXPIRED = """
-SELECT gid, participants
-FROM shards.decisions
-WHERE format = %s::smallint AND (
-    (outcome = 'commit' AND decided_at < pg_catalog.clock_timestamp() - %s::interval)
-    OR (outcome = 'abort'
-        AND decision_xid < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))
+# A row in a format of a later release is that release's to judge. Rows that `may_go` would keep
+# whatever the shards hold are not even sent.
+_PAGE = b"""
+WITH page AS MATERIALIZED (
+    SELECT gid, outcome, participants, format,
+        decided_at < pg_catalog.clock_timestamp() - %(retention)s::interval AS is_expired,
+        decision_xid < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) AS is_over
+    FROM shards.decisions
+    WHERE gid > %(after)s::text
+    ORDER BY gid
+    LIMIT %(rows)s::integer
+)
+SELECT all_of_it.last, all_of_it.number,
+    page.gid, page.outcome, page.participants, page.is_expired, page.is_over
+FROM (SELECT pg_catalog.max(gid) AS last, pg_catalog.count(*) AS number FROM page) AS all_of_it
+LEFT JOIN page ON page.format = %(format)s::smallint
+    AND CASE page.outcome WHEN 'commit' THEN page.is_expired ELSE page.is_over END
 """
 
-_REMOVE = """
+_REMOVE = b"""
 DELETE FROM shards.decisions WHERE gid IN (
     SELECT gid FROM shards.decisions WHERE gid = ANY(%s::text[]) FOR UPDATE SKIP LOCKED)
 """
@@ -50,28 +64,56 @@ DELETE FROM shards.decisions WHERE gid IN (
 
 @dataclass(frozen=True, slots=True)
 class PreparedPart:
-    """A part of a distributed transaction that is prepared on ``shard``."""
+    """A part of a distributed transaction that is prepared on ``shard``.
+
+    :param owner: the role that may finish it; None: it was dropped.
+    """
 
     shard: str
     gid: ParticipantGid
+    owner: str | None
     prepared_at: datetime
     age: timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The prepared parts of our cluster on one shard, and gids of it that are not understood."""
+class ForeignPrepared:
+    """What somebody else prepared in a shard's database."""
 
-    parts: tuple[PreparedPart, ...]
-    not_understood: tuple[str, ...]
+    gid: str
+    owner: str | None
+    age: timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class ExpiredDecision:
-    """A row that may go, if none of the shards ``needs`` holds a prepared part of ``gid``."""
+class Listing:
+    """What is prepared in one shard's database.
 
-    gid: str
-    needs: tuple[UUID, ...]
+    :param parts: those of our cluster.
+    :param not_understood: gids of our cluster that are not, or that do not belong here.
+    :param user: the role that looked.
+    """
+
+    parts: tuple[PreparedPart, ...]
+    not_understood: tuple[str, ...]
+    foreign: tuple[ForeignPrepared, ...]
+    user: str
+
+    def only(self, gid: TransactionGid) -> Listing:
+        """Return what there is of one transaction."""
+        return Listing(tuple(part for part in self.parts if part.gid.of == gid), (), (), self.user)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionsPage:
+    """Some rows of `shards.decisions`, in the order of their gids.
+
+    :param expired: those of them that may go, as far as their shard can tell.
+    :param last: the gid behind which to go on; "" where no more rows come after these.
+    """
+
+    expired: tuple[DecisionRow, ...]
+    last: str
 
 
 def check_primary(
@@ -96,32 +138,41 @@ def check_primary(
 
 
 def list_prepared(connection: psycopg.Connection[Any], shard: str, identity: Identity) -> Listing:
-    """Return what is prepared of our cluster in this database."""
+    """Return what is prepared in this database."""
     with connection.cursor(row_factory=tuple_row) as cursor:
-        rows = cursor.execute(_LIST, (PREFIX,)).fetchall()
-    parts, not_understood = [], []
-    for text, prepared_at, age in rows:
-        if cluster_of(text) != identity.cluster_uuid:
-            continue
-        gid = parse(text)
-        if gid is None or gid.participant != identity.shard_uuid:
+        rows = cursor.execute(_LIST).fetchall()
+    parts, not_understood, foreign = [], [], []
+    for text, owner, prepared_at, age, _ in rows:
+        found = recognise(text, cluster=identity.cluster_uuid, shard=identity.shard_uuid)
+        if isinstance(found, ParticipantGid):
+            parts.append(PreparedPart(shard, found, owner, prepared_at, age))
+        elif found is Listed.NOT_UNDERSTOOD:
             not_understood.append(text)
         else:
-            parts.append(PreparedPart(shard, gid, prepared_at, age))
-    return Listing(tuple(parts), tuple(not_understood))
+            foreign.append(ForeignPrepared(text, owner, age))
+    user = rows[0][-1] if rows else ""
+    return Listing(tuple(parts), tuple(not_understood), tuple(foreign), user)
 
 
-def expired_decisions(
-    connection: psycopg.Connection[Any], retention: timedelta
-) -> Sequence[ExpiredDecision]:
-    """Return the decision rows of this shard that may go, as far as this shard can tell."""
-    with connection.cursor(row_factory=tuple_row) as cursor:
-        rows = cursor.execute(_EXPIRED, (FORMAT, retention)).fetchall()
-    return [ExpiredDecision(gid, tuple(map(UUID, participants))) for gid, participants in rows]
+def decisions_page(
+    connection: psycopg.Connection[Any], retention: timedelta, *, after: str, rows: int
+) -> DecisionsPage:
+    """Look through the decision rows whose gids come after one, in the order of the index."""
+    parameters = {"retention": retention, "after": after, "rows": rows, "format": FORMAT}
+    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        found = cursor.execute(_PAGE, parameters).fetchall()
+    last, number = found[0][:2]
+    expired = tuple(
+        DecisionRow(gid, OUTCOMES[outcome], frozenset(map(UUID, needs)), is_expired, is_over)
+        for _, _, gid, outcome, needs, is_expired, is_over in found
+        if gid is not None
+    )
+    return DecisionsPage(expired, last if number == rows else "")
 
 
 def remove_decisions(connection: psycopg.Connection[Any], gids: Sequence[str]) -> int:
     """Remove decision rows; return how many were there."""
     if not gids:
         return 0
-    return connection.execute(_REMOVE, (list(gids),)).rowcount
+    with connection.transaction():
+        return connection.execute(_REMOVE, (list(gids),)).rowcount

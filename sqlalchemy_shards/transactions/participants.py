@@ -1,18 +1,17 @@
-"""What committing needs to know of an enlisted shard, and what became of its part.
-
-A `Part` is the edge's record of one enlisted shard during one commit. Its phase only moves
-forward, and is set in the branch that did the work, so that it is right also where the outcomes of
-the other branches were lost to an interrupt.
-"""
+"""What committing needs to know of an enlisted shard, and its connection during one commit."""
 
 from __future__ import annotations
 
-import enum
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
+
+from sqlalchemy_shards.transactions.protocol.replies import Link
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
     from sqlalchemy_shards.transactions.gid import ParticipantGid
@@ -37,42 +36,68 @@ class Enlisted(Protocol):
     def cannot_prepare(self) -> bool:
         """True: it is known that the server would refuse to prepare it (temporary objects, ...)."""
 
+    @property
+    def xid(self) -> int | None:
+        """Of the open transaction, where it was asked for already."""
 
-class Phase(enum.Enum):
-    """How far the part of one shard has come."""
+    @property
+    def is_unread(self) -> bool:
+        """True: something ran of which that is not known; the server is asked.
 
-    OPEN = "its transaction is open, or was ended without a trace"
-    PREPARING = "PREPARE TRANSACTION was sent and not answered: it may be prepared, or become so"
-    PREPARED = "it is prepared, and waits for the decision"
-    FINISHED = "it was committed or rolled back, and the server said so"
+        It may have ended a transaction and begun another one, so that ``xid`` is asked for anew.
+        """
 
 
 class Part:
     """One enlisted shard during one commit."""
 
-    __slots__ = ("autocommit", "driver", "gid", "name", "phase")
+    __slots__ = ("autocommit", "driver", "gid", "name")
 
     def __init__(self, enlisted: Enlisted) -> None:
         self.name = enlisted.name
         self.driver = enlisted.driver
         self.autocommit = enlisted.driver.autocommit
-        self.phase = Phase.OPEN
         self.gid: ParticipantGid | None = None
 
     @property
     def is_lost(self) -> bool:
         """Whether the connection is of no use any more."""
-        return self.driver.closed or self.driver.pgconn.status == ConnStatus.BAD
+        return self.driver.closed
 
     @property
-    def status(self) -> TransactionStatus:
+    def link(self) -> Link:
         """State of the connection, as the client knows it."""
-        return TransactionStatus(self.driver.pgconn.transaction_status)
+        return _LINKS[self.driver.pgconn.transaction_status]
 
     def leave_usable(self) -> None:
         """Leave the connection idle, with the autocommit mode it had, or closed."""
-        if not self.is_lost and self.status == TransactionStatus.IDLE:
+        if self.link is Link.IDLE:
             if self.driver.autocommit != self.autocommit:
                 self.driver.autocommit = self.autocommit
         else:
             self.driver.close()
+
+
+class Links(Mapping[str, Link]):
+    """The connections' states as they are at the moment of looking."""
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self._parts = parts
+
+    def __getitem__(self, shard: str) -> Link:
+        return self._parts[shard].link
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+_LINKS: Mapping[int, Link] = {
+    TransactionStatus.IDLE: Link.IDLE,
+    TransactionStatus.ACTIVE: Link.BUSY,
+    TransactionStatus.INTRANS: Link.OPEN,
+    TransactionStatus.INERROR: Link.FAILED,
+    TransactionStatus.UNKNOWN: Link.LOST,
+}

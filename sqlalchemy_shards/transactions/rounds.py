@@ -1,44 +1,52 @@
-"""The rounds of one commit over several shards, performed.
+"""One commit over several enlisted shards, performed as `protocol.coordinator` commands it.
 
-- A part's phase is set by the branch that did the work, right when the server has answered. What is
-  left to do is always read off the phases, never off what a fan-out returned.
-- `roll_back` and `finish` may be called whatever happened before, leave every connection idle or
-  closed, and say which prepared parts are left on a server.
+- What a server answered is told to the protocol by the branch that asked, right when it is known,
+  so that it is right also where the outcomes of the other branches were lost to an interrupt.
+- `Attempt.run` raises nothing: what went wrong is kept, and told when the outcome stands. Every
+  connection is idle or closed then.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from sqlalchemy_shards.catalog.identity import Identity, IdentityRegistry, read_identity
+from sqlalchemy_shards.connections.event_loop import sleep
 from sqlalchemy_shards.connections.fan_out import Branch, FanOut
 from sqlalchemy_shards.errors import ConfigurationError
-from sqlalchemy_shards.transactions import fail_points, statements
+from sqlalchemy_shards.transactions import fail_points
 from sqlalchemy_shards.transactions.acknowledged import Acknowledged
-from sqlalchemy_shards.transactions.decide import Answer, Decision, commit_uncancelled
-from sqlalchemy_shards.transactions.fail_points import at
-from sqlalchemy_shards.transactions.finishing import (
-    PAUSE_SECONDS_FIRST,
-    PAUSE_SECONDS_MAX,
-    Connect,
-    Finish,
-    finish_prepared,
-)
+from sqlalchemy_shards.transactions.decide import commit_uncancelled
+from sqlalchemy_shards.transactions.finishing import Connect, next_pause, settle_within
 from sqlalchemy_shards.transactions.gid import TransactionGid
-from sqlalchemy_shards.transactions.participants import Enlisted, Part, Phase
-from sqlalchemy_shards.transactions.protocol import CommitPlan, Question, Standing, plan, questions
-from sqlalchemy_shards.transactions.refusals import RoundError
+from sqlalchemy_shards.transactions.markers import markers_of
+from sqlalchemy_shards.transactions.participants import Links, Part
+from sqlalchemy_shards.transactions.protocol.coordinator import (
+    Command,
+    Commit,
+    Heard,
+    RoundOver,
+    Stage,
+)
+from sqlalchemy_shards.transactions.protocol.replies import Reply
+from sqlalchemy_shards.transactions.protocol.roles import Standing
+from sqlalchemy_shards.transactions.protocol.settling import Outcome
+from sqlalchemy_shards.transactions.refusals import RoundError, unfit
+from sqlalchemy_shards.transactions.steps import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy_shards.events import Hooks
+    from sqlalchemy_shards.transactions.participants import Enlisted
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,184 +77,233 @@ class Wiring:
     connect: Connect
     timeouts: CommitTimeouts = field(default_factory=CommitTimeouts)
     acknowledged: Acknowledged = field(default_factory=Acknowledged)
+    leaves_markers: bool = False
 
 
 class Attempt:
-    """One commit over several enlisted shards."""
+    """One commit over several enlisted shards.
+
+    After `run`: ``failure`` is why it was not committed, ``interrupt`` what interrupted it and must
+    be raised again, ``errors`` the last error of each shard in the last round that had any,
+    ``reader_errors`` those of the shards that wrote nothing.
+    """
 
     def __init__(self, wiring: Wiring, enlisted: Sequence[Enlisted]) -> None:
         self._wiring = wiring
-        self._enlisted = enlisted
         self._parts = {one.name: Part(one) for one in enlisted}
-        self.plan = CommitPlan(readers=())
+        self._links = Links(self._parts)
+        self._deadline = 0.0
+        self._pause_seconds = 0.0
+        self.protocol = Commit(
+            (
+                Standing(
+                    one.name,
+                    one.wrote,
+                    cannot_prepare=bool(one.cannot_prepare),
+                    xid=one.xid,
+                    is_unread=one.is_unread,
+                )
+                for one in enlisted
+            ),
+            with_markers=wiring.leaves_markers,
+        )
+        self._steps = Steps(self.protocol, wiring, self._parts)
         self.gid: TransactionGid | None = None
+        self.failure: BaseException | None = None
+        self.interrupt: BaseException | None = None
+        self.errors: dict[str, BaseException] = {}
         self.reader_errors: dict[str, BaseException] = {}
 
-    def ask(self) -> None:
-        """Round 0: find out who takes part and who decides.
+    def run(self) -> Outcome:
+        """Commit everywhere or nowhere; return what is known of it."""
+        try:
+            commands = self._begin()
+            while self.protocol.stage is not Stage.OVER:
+                is_stopped = not self._perform(commands)
+                commands = self._next_round(is_stopped=is_stopped)
+        finally:
+            for part in self._parts.values():
+                part.leave_usable()
+        return self.protocol.outcome or Outcome.UNKNOWN
 
-        :raises RoundError: a shard could not be asked, or its transaction had failed.
-        :raises TransactionAborted: the participants cannot be prepared together.
-        """
-        self._wiring.hooks.reach(fail_points.BEFORE_ROUND_0)
-        self._check_states()
-        standings = self._standings()
-        asked = questions(standings)
-        if asked:
-            standings = _answered(standings, self._ask(asked))
-        self.plan = plan(standings)
-        if self.plan.decision is not None:
-            identities = self._identities()
-            decision = identities[self.plan.decision]
-            self.gid = TransactionGid(
-                decision.cluster_uuid, uuid4(), decision.shard_uuid, self.plan.decision_xid
-            )
-            for name in self.plan.prepared:
-                self._parts[name].gid = self.gid.part(identities[name].shard_uuid)
-        self._wiring.hooks.reach(fail_points.AFTER_ROUND_0)
+    def unfinished(self) -> dict[str, BaseException]:
+        """Return the shards whose parts may still be prepared, with the last error of each."""
+        lost = psycopg.OperationalError("it was not confirmed in time")
+        return {shard: self.errors.get(shard, lost) for shard in self.protocol.left}
 
-    def prepare(self) -> None:
-        """Round 1: write the decision row, and prepare the other participants.
+    def _begin(self) -> Sequence[Command]:
+        try:
+            self._wiring.hooks.reach(fail_points.BEFORE_ROUND_0)
+            commands = self.protocol.begin(self._links)
+            if self.protocol.stage is Stage.UNDOING:
+                self.failure = unfit(self.protocol.unfit(self._links))
+            self._leave_round_0()
+        except BaseException as error:
+            self._note(error)
+            return self.protocol.handle(RoundOver(self._links, is_stopped=True))
+        return commands
 
-        :raises RoundError: one of them failed.
-        """
-        deciding = self._decision_part
-        branches = [_branch(deciding, self._write_decision)]
-        branches += [_branch(self._parts[n], self._prepare) for n in self.plan.prepared]
-        errors = self._run(branches, self._wiring.timeouts.round_seconds)
-        for name in self.plan.prepared:
-            if self._parts[name].phase is not Phase.PREPARED and name not in errors:
-                errors[name] = psycopg.InternalError("the part was not prepared")
+    def _next_round(self, *, is_stopped: bool) -> Sequence[Command]:
+        is_round_0 = self.protocol.stage is Stage.ASKING
+        try:
+            commands = self.protocol.handle(RoundOver(self._links, is_stopped))
+            if is_round_0:
+                self._leave_round_0()
+        except BaseException as error:
+            self._note(error)
+            return self.protocol.handle(RoundOver(self._links, is_stopped=True))
+        return commands
+
+    def _perform(self, commands: Sequence[Command]) -> bool:
+        """Perform one round; return whether there may be another try where one is wanted."""
+        stage = self.protocol.stage
+        try:
+            if stage is Stage.DECIDING:
+                self._decide(commands[0])
+            elif stage is Stage.SETTLING:
+                self._settle(commands[0])
+            elif stage is Stage.FINISHING:
+                return self._finish(commands)
+            elif stage in (Stage.UNDOING, Stage.UNDOING_ANEW, Stage.LETTING_GO):
+                self._undo(commands)
+            else:
+                return self._prepare(commands)
+        except BaseException as error:
+            self._note(error)
+            return False
+        return True
+
+    def _prepare(self, commands: Sequence[Command]) -> bool:
+        """Rounds 0 and 1, or the only participant; an error of any shard stops them."""
+        if self.protocol.stage is Stage.COMMITTING_ONE:
+            self._steps.commit_alone(commands[0])
+            return True
+        deciding = self.protocol.plan.decision
+        errors = self._run(commands, self._wiring.timeouts.round_seconds)
         if errors:
-            raise RoundError(errors, deciding=deciding.name, gid=str(self.gid))
+            gid = None if self.gid is None else str(self.gid)
+            self.failure = RoundError(errors, deciding=deciding, gid=gid)
+        elif self.protocol.stage is Stage.PREPARING:
+            self._wiring.hooks.reach(fail_points.BEFORE_DECISION)
+        return not errors
 
-    def decide(self) -> Decision:
-        """Round 2: commit on the decision shard; a connection that gave no answer is closed."""
-        part = self._decision_part
-        decision = commit_uncancelled(part.driver, seconds=self._wiring.timeouts.decision_seconds)
-        if decision.answer is Answer.LOST:
+    def _decide(self, command: Command) -> None:
+        """Round 2; a connection that gave no answer is closed."""
+        part = self._parts[command.shard]
+        seconds = self._wiring.timeouts.decision_seconds
+        decision = commit_uncancelled(part.name, part.driver, seconds=seconds)
+        self.interrupt = decision.interrupt
+        self.protocol.handle(Heard(command, decision.reply))
+        if decision.error is not None:
+            self.errors = {part.name: decision.error}
+            self.failure = RoundError(self.errors, gid=str(self.gid))
+        if decision.reply is Reply.LOST or decision.reply is Reply.UNSENT:
             part.driver.close()
         else:
-            part.phase = Phase.FINISHED
-        return decision
+            self._wiring.hooks.reach(fail_points.AFTER_DECISION)
 
-    def finish(self) -> Mapping[str, BaseException]:
-        """Round 3: commit the prepared parts and the readers; the decision must be committed.
+    def _settle(self, command: Command) -> None:
+        if self.gid is None:
+            raise ValueError("round 0 comes first")
+        wiring = self._wiring
+        outcome, error = settle_within(
+            wiring.connect,
+            command.shard,
+            self.gid,
+            fan_out=wiring.fan_out,
+            hooks=wiring.hooks,
+            seconds=wiring.timeouts.settle_seconds,
+        )
+        self.protocol.handle(Heard(command, Reply.DONE, outcome=outcome))
+        if error is not None:
+            self.errors = {command.shard: error}
+        wiring.hooks.reach(fail_points.AFTER_DECISION)
 
-        Returns the shards that are still prepared, with their last errors.
-        """
-        deadline = time.monotonic() + self._wiring.timeouts.finish_seconds
-        try:
-            errors = self._run(self._finishing(), self._wiring.timeouts.finish_seconds)
-            self.reader_errors = {n: e for n, e in errors.items() if n in self.plan.readers}
-            return self._retry(errors, deadline)
-        finally:
-            self._leave_usable()
+    def _finish(self, commands: Sequence[Command]) -> bool:
+        """Round 3, and its repetitions with growing pauses until the time is up."""
+        seconds = self._wiring.timeouts.finish_seconds
+        if self.protocol.plan.decision is None:
+            seconds = self._wiring.timeouts.round_seconds
+        if not commands[0].anew:
+            self._deadline = time.monotonic() + seconds
+        elif self._pause_seconds:
+            sleep(min(self._pause_seconds, max(0.0, self._deadline - time.monotonic())))
+        left = self._deadline - time.monotonic()
+        if left > 0:
+            # A connection that hangs must leave time to try over another one.
+            patience = left if commands[0].anew else left / 2
+            self.errors.update(self._run(commands, patience))
+        if not commands[0].anew:
+            readers = self.protocol.plan.readers
+            self.reader_errors = {n: e for n, e in self.errors.items() if n in readers}
+        else:
+            self._pause_seconds = next_pause(self._pause_seconds)
+        if not self.protocol.left and self.gid is not None:
+            self._wiring.hooks.reach(fail_points.AFTER_ROUND_3)
+        return left > 0
 
-    def commit_readers(self) -> None:
-        """Commit the shards that wrote nothing; their errors are kept in ``reader_errors``."""
-        try:
-            readers = [self._parts[name] for name in self.plan.readers]
-            self.reader_errors = self._run(
-                [_branch(part, _commit) for part in readers],
-                self._wiring.timeouts.round_seconds,
-            )
-        finally:
-            self._leave_usable()
-
-    def commit_single(self) -> None:
-        """Commit the only participant; raises the driver's error as it is."""
-        if self.plan.single is not None:
-            _commit(self._parts[self.plan.single])
-
-    def roll_back(self) -> list[str]:
-        """Roll back every part that is not finished; only before the decision, or if refused.
-
-        Returns the shards of which it is not confirmed; recovery rolls them back. Raises nothing
-        but what interrupts it.
-        """
-        seconds = self._wiring.timeouts.rollback_seconds
-        try:
+    def _undo(self, commands: Sequence[Command]) -> None:
+        if self.protocol.stage is Stage.UNDOING:
             self._wiring.hooks.reach(fail_points.BEFORE_ROLLBACK)
-            self._run([_branch(part, self._undo) for part in self._unfinished()], seconds)
-            left = self._still_prepared()
-            if left:
-                self._run([self._elsewhere(part, self._undo_elsewhere) for part in left], seconds)
-        finally:
-            self._leave_usable()
-        return self.still_prepared()
+        self._run(commands, self._wiring.timeouts.rollback_seconds)
 
-    def let_go(self) -> None:
-        """Give up without finishing: prepared parts stay on their servers for recovery."""
-        for part in self._unfinished():
-            if part.phase is Phase.OPEN and not part.is_lost:
-                try:
-                    part.driver.rollback()
-                except psycopg.Error:
-                    part.driver.close()
-        self._leave_usable()
+    def _run(self, commands: Sequence[Command], seconds: float) -> dict[str, BaseException]:
+        # Either all of a round's commands go over new connections, or none.
+        is_anew = commands[0].anew
+        perform = self._steps.perform_anew if is_anew else self._steps.perform
+        return perform(commands, seconds)
 
-    def still_prepared(self) -> list[str]:
-        """Return the shards whose prepared parts may still be on their servers."""
-        return [part.name for part in self._still_prepared()]
+    def _note(self, error: BaseException) -> None:
+        """Keep what came out of a round that is not the answer of a shard."""
+        if self.protocol.outcome is Outcome.COMMITTED and isinstance(error, Exception):
+            # Neither a listener's nor our own mistake may look like a failed commit.
+            _log.exception("after the decision of %s", self.gid)
+            self.errors.update(dict.fromkeys(self.protocol.left, error))
+        elif self.protocol.stage in _BEFORE_THE_DECISION:
+            self.failure = error
+        else:
+            self.interrupt = self.interrupt or error
 
-    @property
-    def _decision_part(self) -> Part:
-        if self.plan.decision is None:
-            raise ValueError("the plan has no decision shard")
-        return self._parts[self.plan.decision]
+    def _leave_round_0(self) -> None:
+        """Give the transaction its gid, now that it is known who takes part."""
+        stage = self.protocol.stage
+        if stage is Stage.PREPARING:
+            self._name()
+        if stage is Stage.PREPARING or stage is Stage.COMMITTING_ONE:
+            self._wiring.hooks.reach(fail_points.AFTER_ROUND_0)
 
-    def _check_states(self) -> None:
-        errors: dict[str, BaseException] = {}
-        for part in self._parts.values():
-            if part.is_lost:
-                errors[part.name] = psycopg.OperationalError("the connection is lost")
-            elif part.status == TransactionStatus.INERROR:
-                errors[part.name] = psycopg.errors.InFailedSqlTransaction(
-                    "an earlier statement failed"
-                )
-            elif part.status == TransactionStatus.ACTIVE:
-                errors[part.name] = psycopg.OperationalError("a statement is still running")
+    def _name(self) -> None:
+        made = self.protocol.plan
+        decision, *others = self._steps.participants = self._identities(made.participants)
+        self.gid = self._steps.gid = TransactionGid(
+            decision.cluster_uuid, uuid4(), decision.shard_uuid, made.decision_xid
+        )
+        for name, identity in zip(made.prepared, others, strict=True):
+            self._parts[name].gid = self.gid.part(identity.shard_uuid)
+        if self._wiring.leaves_markers:
+            xids = self.protocol.xids
+            participants = zip(made.participants, (decision, *others), strict=True)
+            self._steps.markers = markers_of({i.shard_uuid: xids[name] for name, i in participants})
+
+    def _identities(self, names: Sequence[str]) -> list[Identity]:
+        """Who shards are; those that were not asked before are asked now."""
+        known = self._wiring.identities.of
+        found = [known(name) for name in names]
+        if None in found:
+            self._identify_all([name for name in names if known(name) is None])
+            found = [known(name) for name in names]
+        return [identity for identity in found if identity is not None]
+
+    def _identify_all(self, names: Sequence[str]) -> None:
+        branches = [self._identifying(self._parts[name]) for name in names]
+        seconds = self._wiring.timeouts.round_seconds
+        outcomes = self._wiring.fan_out.run(branches, deadline_seconds=seconds)
+        errors = {o.shard: o.error for o in outcomes if o.error is not None}
         if errors:
             raise RoundError(errors)
 
-    def _standings(self) -> list[Standing]:
-        standings = []
-        for one in self._enlisted:
-            # Idle: nothing ran in it, or a statement of the application has ended it.
-            idle = self._parts[one.name].status == TransactionStatus.IDLE
-            wrote = False if idle else one.wrote
-            standings.append(Standing(one.name, wrote, cannot_prepare=bool(one.cannot_prepare)))
-        return standings
-
-    def _ask(self, asked: Sequence[Question]) -> dict[str, tuple[int | None, bool]]:
-        answers: dict[str, tuple[int | None, bool]] = {}
-
-        def asking(question: Question) -> Callable[[Part], None]:
-            def work(part: Part) -> None:
-                answers[part.name] = statements.ask(part.driver, assign=question.assign)
-
-            return work
-
-        branches = [_branch(self._parts[q.shard], asking(q)) for q in asked]
-        errors = self._run(branches, self._wiring.timeouts.round_seconds)
-        if errors:
-            raise RoundError(errors)
-        return answers
-
-    def _identities(self) -> dict[str, Identity]:
-        known = self._wiring.identities
-        names = self.plan.participants
-        missing = [self._parts[name] for name in names if known.of(name) is None]
-        if missing:
-            errors = self._run(
-                [_branch(part, self._identify) for part in missing],
-                self._wiring.timeouts.round_seconds,
-            )
-            if errors:
-                raise RoundError(errors)
-        found = {name: known.of(name) for name in names}
-        return {name: identity for name, identity in found.items() if identity is not None}
+    def _identifying(self, part: Part) -> Branch[None]:
+        return Branch(part.name, lambda: self._identify(part), lambda: part.driver)
 
     def _identify(self, part: Part) -> None:
         identity = read_identity(part.driver)
@@ -259,164 +316,10 @@ class Attempt:
             )
         self._wiring.identities.admit(part.name, identity)
 
-    def _write_decision(self, part: Part) -> None:
-        hooks = self._wiring.hooks
-        hooks.reach(fail_points.BEFORE_DECISION_ROW)
-        if self.gid is None:
-            raise ValueError("round 0 comes first")
-        prepared = [self._parts[name].gid for name in self.plan.prepared]
-        participants = [self.gid.decision_shard, *(g.participant for g in prepared if g)]
-        if not statements.insert_decision(part.driver, self.gid, participants):
-            raise ConfigurationError(
-                f"the database behind shard {part.name!r} is not the one that it was",
-                "check where its URL leads; the transaction was rolled back on every shard",
-                shard=part.name,
-            )
-        hooks.reach(fail_points.AFTER_DECISION_ROW)
 
-    def _prepare(self, part: Part) -> None:
-        hooks = self._wiring.hooks
-        hooks.reach(at(fail_points.BEFORE_PREPARE, part.name))
-        if part.gid is None:
-            raise ValueError("round 0 comes first")
-        part.phase = Phase.PREPARING
-        try:
-            statements.prepare(part.driver, part.gid)
-        except statements.RolledBackError:
-            part.phase = Phase.OPEN
-            raise
-        except psycopg.Error as error:
-            # The server itself refused, and lives to tell: nothing is prepared. In every other case
-            # it may be, or may become so when a stopped server process reads its socket again.
-            if error.diag.sqlstate is not None and not part.is_lost:
-                part.phase = Phase.OPEN
-            raise
-        part.phase = Phase.PREPARED
-        hooks.reach(at(fail_points.AFTER_PREPARE, part.name))
-
-    def _finishing(self) -> list[Branch[None]]:
-        prepared = [_branch(self._parts[n], self._commit_prepared) for n in self.plan.prepared]
-        readers = [_branch(self._parts[name], _commit) for name in self.plan.readers]
-        return [*prepared, *readers, *self._forgetting()]
-
-    def _forgetting(self) -> list[Branch[None]]:
-        # Beside round 3, on the connection that has nothing else to do: in the application's own
-        # transaction it could wait for others, or fail with a serialization error of ours.
-        part = self._decision_part
-        gids = () if part.is_lost else self._wiring.acknowledged.due(part.name)
-        if not gids:
-            return []
-        return [_branch(part, lambda part: statements.forget_decisions(part.driver, gids))]
-
-    def _commit_prepared(self, part: Part) -> None:
-        hooks = self._wiring.hooks
-        hooks.reach(at(fail_points.BEFORE_COMMIT_PREPARED, part.name))
-        self._end_here(part, statements.COMMIT_PREPARED)
-        hooks.reach(at(fail_points.AFTER_COMMIT_PREPARED, part.name))
-
-    def _end_here(self, part: Part, verb: str) -> None:
-        if part.gid is None:
-            raise ValueError("only a prepared part can be finished")
-        try:
-            statements.finish(part.driver, verb, part.gid)
-        except psycopg.Error as error:
-            # It was answered on the connection that prepared it, and its outcome is known here:
-            # recovery was faster.
-            if error.sqlstate != statements.DOES_NOT_EXIST:
-                raise
-        part.phase = Phase.FINISHED
-
-    def _retry(
-        self, errors: Mapping[str, BaseException], deadline: float
-    ) -> Mapping[str, BaseException]:
-        last = dict(errors)
-        pause = PAUSE_SECONDS_FIRST
-        left = self._still_prepared()
-        while left and (seconds := deadline - time.monotonic()) > 0:
-            branches = [self._elsewhere(part, self._commit_elsewhere) for part in left]
-            last.update(self._run(branches, seconds))
-            left = self._still_prepared()
-            if left:
-                time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-                pause = min(2 * pause, PAUSE_SECONDS_MAX)
-        lost = psycopg.OperationalError("it was not confirmed in time")
-        return {part.name: last.get(part.name, lost) for part in left}
-
-    def _commit_elsewhere(self, part: Part, connection: psycopg.Connection[Any]) -> None:
-        if part.gid is not None:
-            # Gone is done: its PREPARE was answered, and by the decision nobody can have rolled it
-            # back; what the lost connection sent, or recovery, has committed it.
-            finish_prepared(connection, statements.COMMIT_PREPARED, part.gid)
-            part.phase = Phase.FINISHED
-
-    def _undo(self, part: Part) -> None:
-        if part.is_lost:
-            return
-        if part.status == TransactionStatus.ACTIVE:
-            part.driver.close()
-            return
-        if part.phase is not Phase.OPEN and part.status == TransactionStatus.IDLE:
-            self._end_here(part, statements.ROLLBACK_PREPARED)
-            return
-        # In a transaction still, even if PREPARE was sent: then it was not carried out.
-        part.driver.rollback()
-        part.phase = Phase.FINISHED
-
-    def _undo_elsewhere(self, part: Part, connection: psycopg.Connection[Any]) -> None:
-        if part.gid is None:
-            return
-        finish = finish_prepared(connection, statements.ROLLBACK_PREPARED, part.gid)
-        # Not there says nothing of a PREPARE that was not answered: it may still come.
-        if finish is Finish.DONE or part.phase is Phase.PREPARED:
-            part.phase = Phase.FINISHED
-
-    def _elsewhere(
-        self, part: Part, work: Callable[[Part, psycopg.Connection[Any]], None]
-    ) -> Branch[None]:
-        opened: list[psycopg.Connection[Any]] = []
-
-        def run() -> None:
-            with self._wiring.connect(part.name) as connection:
-                opened.append(connection)
-                work(part, connection)
-
-        return Branch(part.name, run, lambda: opened[-1] if opened else None)
-
-    def _run(self, branches: Sequence[Branch[None]], seconds: float) -> dict[str, BaseException]:
-        if not branches:
-            return {}
-        outcomes = self._wiring.fan_out.run(branches, deadline_seconds=seconds)
-        return {o.shard: o.error for o in outcomes if o.error is not None}
-
-    def _unfinished(self) -> list[Part]:
-        return [part for part in self._parts.values() if part.phase is not Phase.FINISHED]
-
-    def _still_prepared(self) -> list[Part]:
-        return [p for p in self._unfinished() if p.phase in (Phase.PREPARING, Phase.PREPARED)]
-
-    def _leave_usable(self) -> None:
-        for part in self._parts.values():
-            part.leave_usable()
-
-
-def _branch(part: Part, work: Callable[[Part], None]) -> Branch[None]:
-    return Branch(part.name, lambda: work(part), lambda: part.driver)
-
-
-def _commit(part: Part) -> None:
-    part.driver.commit()
-    part.phase = Phase.FINISHED
-
-
-def _answered(
-    standings: Iterable[Standing], answers: Mapping[str, tuple[int | None, bool]]
-) -> list[Standing]:
-    known = []
-    for standing in standings:
-        if standing.shard not in answers:
-            known.append(standing)
-            continue
-        xid, has_temporary = answers[standing.shard]
-        cannot_prepare = standing.cannot_prepare or has_temporary
-        known.append(Standing(standing.shard, xid is not None, cannot_prepare, xid))
-    return known
+_BEFORE_THE_DECISION = (
+    Stage.BEGINNING,
+    Stage.ASKING,
+    Stage.PREPARING,
+    Stage.COMMITTING_ONE,
+)

@@ -1,45 +1,60 @@
-"""The only way to ask what became of a distributed transaction.
+"""The only way to ask what became of a distributed transaction: over a connection to one database.
 
-- Asked on the decision shard's verified primary: its identity is the one in the gid, and it is not
-  in recovery. "No row" in another database, a restored copy or a standby means nothing.
-- ABORTED is for ever: either the deciding transaction is over without a row, or an abort row
-  stands under the gid, so that the coordinator's row can no longer be committed.
-- Reading alone is not asking: the deciding COMMIT may still lie in the socket of a stopped server
-  process. So where that transaction may live, the abort row is inserted before "aborted" is said.
+What its answers mean is concluded in `protocol.settling`, whose invariants these are.
 """
 
 from __future__ import annotations
 
-import enum
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sqlalchemy_shards.errors import ConfigurationError
-from sqlalchemy_shards.transactions.fail_points import AFTER_ABORT_ROW, BEFORE_ABORT_ROW
+from sqlalchemy_shards.transactions.fail_points import (
+    AFTER_ABORT_ROW,
+    AFTER_LOOK,
+    BEFORE_ABORT_ROW,
+    BEFORE_LOOK,
+)
 from sqlalchemy_shards.transactions.gid import FORMAT
+from sqlalchemy_shards.transactions.protocol.settling import (
+    AbortRow,
+    Outcome,
+    Sight,
+    conclude,
+    conclude_again,
+    conclude_insert,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy_shards.events import Hooks
     from sqlalchemy_shards.transactions.gid import TransactionGid
 
+OUTCOMES: Final = {"commit": Outcome.COMMITTED, "abort": Outcome.ABORTED}
+"""Outcomes as `shards.decisions` holds them."""
+
 LOCK_SECONDS = 2.0
 """How long the abort row waits for a coordinator that is just deciding."""
 
-# One statement, so that the row, the transaction's end and the server's identity are looked at
+# One statement, so that the rows, the transactions' ends and the server's identity are looked at
 # through one snapshot of one server.
-_ASK = """
-SELECT
-    (SELECT outcome FROM shards.decisions WHERE gid = %(gid)s::text),
-    %(xid)s::text::xid8 < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()),
+_LOOK = """
+SELECT decided.outcome,
+    asked.xid::xid8 < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()),
     EXISTS (SELECT FROM shards.identity
-        WHERE shard_uuid = %(shard)s::text::uuid AND cluster_uuid = %(cluster)s::text::uuid)
+        WHERE shard_uuid = asked.shard::uuid AND cluster_uuid = asked.cluster::uuid)
         AND NOT pg_catalog.pg_is_in_recovery()
+FROM ROWS FROM (
+    pg_catalog.unnest(%(gids)s::text[]), pg_catalog.unnest(%(xids)s::text[]),
+    pg_catalog.unnest(%(shards)s::text[]), pg_catalog.unnest(%(clusters)s::text[])
+) WITH ORDINALITY AS asked(gid, xid, shard, cluster, number)
+LEFT JOIN shards.decisions decided ON decided.gid = asked.gid
+ORDER BY asked.number
 """
 
 _INSERT_ABORT = """
@@ -49,14 +64,6 @@ FROM shards.identity
 WHERE shard_uuid = %(shard)s::text::uuid AND cluster_uuid = %(cluster)s::text::uuid
 ON CONFLICT (gid) DO NOTHING
 """
-
-
-class Outcome(enum.Enum):
-    """What became of a distributed transaction."""
-
-    COMMITTED = "committed"
-    ABORTED = "aborted"
-    UNKNOWN = "unknown"
 
 
 def settle(
@@ -79,59 +86,61 @@ def settle(
             "pass one of its own",
             shard=None,
         )
-    outcome, is_over, is_verified = _ask(connection, gid)
-    if not is_verified:
-        return Outcome.UNKNOWN
-    if outcome is not None:
-        return outcome
-    if is_over:
-        return Outcome.ABORTED
-    hooks.reach(BEFORE_ABORT_ROW)
-    settled = _insert_abort(connection, gid, lock_seconds)
-    hooks.reach(AFTER_ABORT_ROW)
-    return settled
+    hooks.reach(BEFORE_LOOK)
+    [sight] = look(connection, [gid])
+    outcome = conclude(sight)
+    hooks.reach(AFTER_LOOK)
+    if outcome is None:
+        hooks.reach(BEFORE_ABORT_ROW)
+        outcome = conclude_insert(_insert_abort(connection, gid, lock_seconds))
+        hooks.reach(AFTER_ABORT_ROW)
+    if outcome is None:
+        [sight] = look(connection, [gid])
+        outcome = conclude_again(sight)
+    return outcome
 
 
-def _ask(
-    connection: psycopg.Connection[Any], gid: TransactionGid
-) -> tuple[Outcome | None, bool, bool]:
+def look(connection: psycopg.Connection[Any], gids: Sequence[TransactionGid]) -> list[Sight]:
+    """Return what one statement sees of each of these transactions, in their order.
+
+    :param connection: idle and in autocommit mode.
+    """
+    parameters = {
+        "gids": [str(gid) for gid in gids],
+        "xids": [str(gid.decision_xid) for gid in gids],
+        "shards": [str(gid.decision_shard) for gid in gids],
+        "clusters": [str(gid.cluster) for gid in gids],
+    }
     with (
-        _read_committed(connection),
+        read_committed(connection),
         connection.cursor(row_factory=tuple_row) as cursor,
     ):
-        row = cursor.execute(_ASK, _parameters(gid)).fetchone()
-    if row is None:
-        raise psycopg.InternalError("the server did not answer with a row")
-    outcome, is_over, is_verified = row
-    return _OUTCOMES[outcome], bool(is_over), bool(is_verified)
+        rows = cursor.execute(_LOOK, parameters).fetchall()
+    return [
+        Sight(None if outcome is None else OUTCOMES[outcome], is_over, is_verified)
+        for outcome, is_over, is_verified in rows
+    ]
 
 
 def _insert_abort(
     connection: psycopg.Connection[Any], gid: TransactionGid, lock_seconds: float
-) -> Outcome:
+) -> AbortRow:
     try:
-        with _read_committed(connection):
+        with read_committed(connection):
             connection.execute("SET TRANSACTION READ WRITE")
             connection.execute(
                 "SELECT pg_catalog.set_config('lock_timeout', %s::text, true),"
                 " pg_catalog.set_config('synchronous_commit', 'on', true)",
                 (f"{max(1, round(lock_seconds * 1000))}ms",),
             )
-            inserted = connection.execute(
-                _INSERT_ABORT, {**_parameters(gid), "format": FORMAT}
-            ).rowcount
+            inserted = connection.execute(_INSERT_ABORT, _parameters(gid)).rowcount
     except psycopg.errors.LockNotAvailable:
-        # The coordinator's row is there and not decided yet.
-        return Outcome.UNKNOWN
-    if inserted == 1:
-        return Outcome.ABORTED
-    outcome, _, is_verified = _ask(connection, gid)
-    # A row stood in our way; one that is gone again cannot tell any more which one it was.
-    return outcome if is_verified and outcome is not None else Outcome.UNKNOWN
+        return AbortRow.BUSY
+    return AbortRow.INSERTED if inserted == 1 else AbortRow.IN_THE_WAY
 
 
 @contextmanager
-def _read_committed(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def read_committed(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """Run in a transaction of its own whose statements see what is committed when they begin."""
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     try:
@@ -145,17 +154,11 @@ def _read_committed(connection: psycopg.Connection[Any]) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _parameters(gid: TransactionGid) -> dict[str, str]:
+def _parameters(gid: TransactionGid) -> dict[str, str | int]:
     return {
         "gid": str(gid),
         "xid": str(gid.decision_xid),
         "shard": str(gid.decision_shard),
         "cluster": str(gid.cluster),
+        "format": FORMAT,
     }
-
-
-_OUTCOMES: dict[str | None, Outcome | None] = {
-    None: None,
-    "commit": Outcome.COMMITTED,
-    "abort": Outcome.ABORTED,
-}

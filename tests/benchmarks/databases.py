@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy import create_engine, insert
@@ -26,27 +26,29 @@ ACCOUNTS = 2_000
 SETTINGS = {"fsync": "on", "full_page_writes": "on"}
 
 
-def start_servers(backend: str) -> PostgresServers:
+def start_servers(backend: str, **settings: str) -> PostgresServers:
     """Return the servers that all shards are spread over, to be used in ``with``."""
-    return PostgresServers(SERVERS, backend=backend, settings=SETTINGS)
+    return PostgresServers(SERVERS, backend=backend, settings={**SETTINGS, **settings})
 
 
 @contextmanager
-def shard_urls(servers: PostgresServers, count: int) -> Iterator[dict[str, str]]:
+def shard_urls(
+    servers: PostgresServers, count: int, *, prefix: str = "of"
+) -> Iterator[dict[str, str]]:
     """Databases `s0`, `s1`, ... of their own, one server after the other; dropped at the end."""
     with ExitStack() as stack:
         yield {
             f"s{number}": stack.enter_context(
-                ScratchDatabase(servers.url(number % SERVERS), f"of_{count}_{number}")
+                ScratchDatabase(servers.url(number % SERVERS), f"{prefix}_{count}_{number}")
             ).url
             for number in range(count)
         }
 
 
 @contextmanager
-def filled_cluster(urls: Mapping[str, str]) -> Iterator[Cluster]:
+def filled_cluster(urls: Mapping[str, str], **options: Any) -> Iterator[Cluster]:
     """A cluster with tables, `ACCOUNTS` accounts and the slow view."""
-    cluster = create_cluster(urls, name="bench")
+    cluster = create_cluster(urls, name="bench", **options)
     try:
         cluster.create_all(Base.metadata)
         rows = [{"id": key, "name": f"name {key}", "balance": key} for key in range(ACCOUNTS)]
@@ -56,6 +58,16 @@ def filled_cluster(urls: Mapping[str, str]) -> Iterator[Cluster]:
             with cluster.connect(name) as driver:
                 driver.execute(CREATE_SLOW_ROWS.encode())
                 driver.execute("ANALYZE")
+        yield cluster
+    finally:
+        cluster.dispose()
+
+
+@contextmanager
+def reached_cluster(urls: Mapping[str, str], **options: Any) -> Iterator[Cluster]:
+    """A cluster over databases that are filled already."""
+    cluster = create_cluster(urls, name="bench", **options)
+    try:
         yield cluster
     finally:
         cluster.dispose()

@@ -35,8 +35,8 @@ def measure(cluster: Cluster, urls: Mapping[str, str], *, rounds: int) -> Iterat
             ("flush of 8,000 deletes", _deleted),
         ):
             contenders = [
-                _flushing("plain", cluster, lambda: Session(engine), prepare),
-                _flushing("ours", cluster, lambda: ShardedSession(cluster), prepare),
+                flushing("plain", cluster, lambda: Session(engine), prepare),
+                flushing("ours", cluster, lambda: ShardedSession(cluster), prepare),
             ]
             times = take_turns(contenders, rounds=rounds, calls=1)
             yield compared(
@@ -48,16 +48,17 @@ def measure(cluster: Cluster, urls: Mapping[str, str], *, rounds: int) -> Iterat
             )
 
 
-def _flushing(
+def flushing(
     name: str,
     cluster: Cluster,
     make: Callable[[], Session],
     prepare: Callable[[Session], None],
 ) -> Contender:
+    """A contender that flushes what was prepared, and rolls it back."""
     held: list[Session] = []
 
     def before() -> None:
-        _empty(cluster)
+        empty(cluster)
         session = make()
         held.append(session)
         prepare(session)
@@ -69,7 +70,7 @@ def _flushing(
     return Contender(name, lambda: held[0].flush(), before, after)
 
 
-def _empty(cluster: Cluster) -> None:
+def empty(cluster: Cluster) -> None:
     """Leave no dead rows of earlier rounds, which would slow down the one shard most."""
     with cluster.engine.begin() as connection:
         connection.execute(

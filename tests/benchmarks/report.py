@@ -28,8 +28,9 @@ class Figure:
     :param own_us: microseconds of the cluster.
     :param ratio: the median, over the rounds, of own to base.
     :param least_ratio: least round to least round.
-    :param limit_us: what ``own_us`` must not exceed; None: for information.
     :param goal: the limit in words.
+    :param goal_ratio: the limit of the ratio; None: there is none, or it is one of time.
+    :param is_ratio: whether a base was measured beside it; else the base is a number of the goal.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Figure:
     goal: str = ""
     is_met: bool | None = None
     details: dict[str, float] = field(default_factory=dict)
+    goal_ratio: float | None = None
+    is_ratio: bool = True
 
 
 def compared(
@@ -60,6 +63,7 @@ def compared(
         own.least / base.least,
         "" if ratio_max is None else f"<= {ratio_max:.2f}x",
         None if ratio_max is None else round(ratio, 3) <= ratio_max,
+        goal_ratio=ratio_max,
     )
 
 
@@ -79,10 +83,17 @@ def surroundings(server_version: int) -> dict[str, Any]:
 def table(figures: Iterable[Figure]) -> str:
     """The figures as plain text."""
     titles = ("what", "against", "base us", "ours us", "ratio", "least", "goal", "")
-    rows = [titles, *(_cells(figure) for figure in figures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
-    lines = [_line(row, widths) for row in rows]
-    lines.insert(1, "-" * len(lines[0]))
+    return columns([titles, *(_cells(figure) for figure in figures)], right=range(2, 6))
+
+
+def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> str:
+    """Rows of plain text, the first of which has the titles.
+
+    :param right: the columns of numbers.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [_line(row, widths, right) for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
 
 
@@ -118,9 +129,9 @@ def _cells(figure: Figure) -> tuple[str, ...]:
     )
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
     cells = [
-        cell.rjust(width) if 2 <= column <= 5 else cell.ljust(width)
+        cell.rjust(width) if column in right else cell.ljust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()

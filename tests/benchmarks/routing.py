@@ -12,10 +12,10 @@ from sqlalchemy import BigInteger, ForeignKey, bindparam, inspect, select
 from sqlalchemy.orm import DeclarativeBase, configure_mappers, mapped_column, relationship
 
 from sqlalchemy_shards import HashPartitioner, Keyspace, RangePartitioner, ShardKeyMixin
-from sqlalchemy_shards.cluster.by_key import shard_by_key
 from sqlalchemy_shards.cluster.dialect import ShardsDialect
+from sqlalchemy_shards.cluster.dispatch.by_key import shard_by_key
+from sqlalchemy_shards.cluster.dispatch.values import ExecutionValues
 from sqlalchemy_shards.cluster.plans import PlanCache
-from sqlalchemy_shards.cluster.values import ExecutionValues
 from sqlalchemy_shards.models.checks import check_mappers
 from sqlalchemy_shards.routing.router import Territory, route_of
 from sqlalchemy_shards.topology.shard_map import ShardMap
@@ -70,6 +70,7 @@ def _against(name: str, typical: float, least: float, limit_us: float, has_goal:
         least * 1e6 / limit_us,
         f"{limit_us:,.0f} us" if has_goal else "",
         own <= limit_us if has_goal else None,
+        is_ratio=False,
     )
 
 

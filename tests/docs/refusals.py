@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 CLASSES = frozenset(
     {"UnsupportedStatement", "ShardKeyChanged", "ScatterNotAllowed", "MissingShardKey", "Refusal"}
 )
-TELLERS = frozenset({"hinder", "NotRewritable"})
+TELLERS = frozenset({"hinder"})
 REASONS = frozenset({"unreadable", "obstacle"})
 
-# What an application declares. Faults of URLs, files and databases are in docs/errors.md and
-# docs/configuration.md.
-DECLARATIONS = ("models/", "session/")
+# What an application declares, or a revision says. Faults of URLs, files and databases are in
+# docs/errors.md and docs/configuration.md.
+DECLARATIONS = ("models/", "session/", "migrations/autogenerate/", "migrations/operations/")
 FAULTS = ("models/faults/", "models/checks.py")
 
 

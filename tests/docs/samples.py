@@ -6,7 +6,7 @@
 - `sql` runs on shard s0, and is rolled back.
 - `toml` is a configuration without faults.
 - `shell` holds commands of `shards`, which are run where a `text` block follows, and exist
-  elsewhere.
+  elsewhere; there, those of `alembic` are run too.
 - A block whose first line is `# ` and a file name is written under that name into the working
   directory; Python is then run only if something imports it.
 - The URLs of the pages (`postgresql+psycopg://app@db0/shop`, `db1`, ...) stand for real shards.
@@ -19,6 +19,8 @@ import doctest
 import io
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,15 +148,27 @@ def check_text(expected: Sample, found: str) -> None:
 
 
 def run_commands(sample: Sample, expected: Sample | None) -> None:
-    """Run each call of `shards` if the page says what it prints; else see that it exists."""
+    """Run each command if the page says what it prints; else see that those of `shards` exist."""
     output = ""
-    for arguments in _calls(sample.text):
-        if expected is None:
-            check_command(sample, arguments)
-        else:
+    for program, *arguments in _calls(sample.text):
+        if expected is not None and program == "alembic":
+            output += _run_alembic(sample, arguments)
+        elif expected is not None:
             output += CliRunner().invoke(create_app(), arguments).output
+        elif program == "shards":
+            check_command(sample, arguments)
     if expected is not None:
         check_text(expected, output)
+
+
+def _run_alembic(sample: Sample, arguments: list[str]) -> str:
+    """What it prints; its log is not part of that."""
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise AssertionError(f"{sample.place}: alembic {arguments}\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def check_command(sample: Sample, arguments: list[str]) -> None:
@@ -174,11 +188,12 @@ def check_command(sample: Sample, arguments: list[str]) -> None:
 
 
 def _calls(text: str) -> Iterator[list[str]]:
-    """The arguments of each call of `shards`."""
+    """Each call of `shards` or `alembic`: its name, and its arguments."""
     for line in re.split(r"&&|\n", text):
         words = shlex.split(line, comments=True)
-        if words and words[0].rpartition("/")[2] == "shards":
-            yield words[1:]
+        program = words[0].rpartition("/")[2] if words else ""
+        if program in ("shards", "alembic"):
+            yield [program, *words[1:]]
 
 
 def _is_text(sample: Sample | None) -> bool:

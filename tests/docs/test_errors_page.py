@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from sqlalchemy_shards import Cluster
     from sqlalchemy_shards.testing.servers import PostgresServers
 
+DECIDING = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE datname = current_database() AND state = 'idle in transaction'"
+)
 MESSAGES = {each.error_name: each for each in read_samples(ROOT / "docs" / "errors.md")}
 
 accounts = shard_table(
@@ -31,7 +37,9 @@ accounts = shard_table(
 
 @pytest.fixture
 def cluster(clean_shards: Mapping[str, str]) -> Iterator[Cluster]:
-    timeouts = Timeouts(settle_seconds=0.3, finish_seconds=0.3, rollback_seconds=0.3)
+    timeouts = Timeouts(
+        decision_seconds=0.3, settle_seconds=0.3, finish_seconds=0.3, rollback_seconds=0.3
+    )
     cluster = create_cluster(clean_shards, name="shop", timeouts=timeouts)
     cluster.create_all(accounts.metadata)
     yield cluster
@@ -58,13 +66,21 @@ def test_the_page_says_what_an_unfinished_transaction_says(
     check_text(MESSAGES["TransactionUnfinished"], f"TransactionUnfinished: {warned[0].message}")
 
 
-def test_the_page_says_what_an_unknown_outcome_says(
-    cluster: Cluster, servers: PostgresServers
-) -> None:
-    cluster.hooks.fail_points = {fail_points.BEFORE_DECISION: kill(servers, 0)}
+def test_the_page_says_what_an_unknown_outcome_says(cluster: Cluster) -> None:
+    stopped: list[int] = []
 
-    with pytest.raises(TransactionOutcomeUnknown) as raised:
-        write_on_every_shard(cluster)
+    def stop_the_deciding_process(_: str) -> None:
+        with cluster.connect("s0") as connection:
+            [(pid,)] = connection.execute(DECIDING).fetchall()
+        stopped.append(pid)
+        os.kill(pid, signal.SIGSTOP)
+
+    cluster.hooks.fail_points = {fail_points.BEFORE_DECISION: stop_the_deciding_process}
+    try:
+        with pytest.raises(TransactionOutcomeUnknown) as raised:
+            write_on_every_shard(cluster)
+    finally:
+        os.kill(stopped[0], signal.SIGCONT)
 
     check_text(MESSAGES["TransactionOutcomeUnknown"], f"TransactionOutcomeUnknown: {raised.value}")
 

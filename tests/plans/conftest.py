@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sqlalchemy_shards.planning.asked_keys import KEYS_MAX
 from tests.databases import own_urls
 from tests.properties.world import Base, shards_cluster
 
@@ -30,4 +31,8 @@ def topologies(servers: PostgresServers) -> Iterator[Mapping[str, Cluster]]:
             cluster = clusters[name] = shards_cluster(urls)
             stack.callback(cluster.dispose)
             cluster.create_all(Base.metadata)
+        # The same four, where keys choose rows wherever they can, however many there are.
+        by_keys = clusters["by keys"] = shards_cluster(urls)
+        stack.callback(by_keys.dispose)
+        by_keys.rows_worth_waiting = -KEYS_MAX
         yield clusters

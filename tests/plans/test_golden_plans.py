@@ -15,8 +15,9 @@ import yaml
 from sqlalchemy import orm
 from sqlalchemy.dialects import postgresql
 
-from sqlalchemy_shards.cluster.explain import spoken_merge
+from sqlalchemy_shards.cluster.explain.explanation import spoken_merge
 from sqlalchemy_shards.errors import ShardsError
+from sqlalchemy_shards.plan import Gather
 from tests.properties import world
 
 if TYPE_CHECKING:
@@ -82,9 +83,17 @@ def plan_of(topologies: Mapping[str, Cluster], case: dict[str, Any]) -> dict[str
         "because": explanation.reason,
         "runs": [{"on": ", ".join(shards), "sql": sql} for sql, shards in by_sql.items()],
     }
+    if explanation.supplied:
+        plan["ships"] = [
+            f"{each.origin} from {', '.join(each.shards)}" for each in explanation.supplied
+        ]
+    if explanation.answers:
+        plan["answers"] = [" ".join(each.split()) for each in explanation.answers]
     if explanation.merge is not None:
         plan["merge"] = spoken_merge(explanation.merge)
-    for keys in explanation.as_dict().get("key_lists", ()):
-        told = f"keys of {keys['keys_origin']} from {keys['keys_shard']}"
-        plan.setdefault("waits", {})[told] = f"{keys['origin']} on {', '.join(keys['shards'])}"
+    for keys in explanation.merge.key_lists if isinstance(explanation.merge, Gather) else ():
+        if keys.is_given:
+            told = f"keys of {keys.keys_origin} from {', '.join(keys.keys_shards)}"
+            waits = plan.setdefault("waits", {}).setdefault(told, [])
+            waits.append(f"{keys.origin} on {', '.join(keys.shards)}")
     return plan

@@ -290,11 +290,19 @@ class Expressions(ABC):
             lambda: outer.expression.in_(self._within(select(wanted.expression), inner, depth)),
             lambda: ~exists(self._within(select(literal(1)), inner, depth)),
             lambda: outer.expression.not_in(self._within(select(wanted.expression), inner, depth)),
+            lambda: outer.expression.in_(self._frequent(inner, wanted, depth)),
+            lambda: exists(self._frequent(inner, wanted, depth)),
             lambda: self._row_in(scope, inner, wanted, outer, depth),
             lambda: self._quantified(inner, wanted, outer, depth),
             lambda: self._compared(inner, outer, depth),
         ]
         return self.choices.pick(ways)()
+
+    def _frequent(self, inner: Scope, wanted: Field, depth: int) -> Any:
+        """Values that come more often than once or twice."""
+        self.choosing(wanted.kind)
+        query = self._within(select(wanted.expression), inner, depth).group_by(wanted.expression)
+        return query.having(func.count() > self.choices.pick((1, 2)))
 
     def _row_in(self, scope: Scope, inner: Scope, wanted: Field, outer: Field, depth: int) -> Any:
         more = self.choices.pick(Scope(inner.sources).fields)

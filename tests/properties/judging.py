@@ -75,7 +75,10 @@ def difference(free: FreeStatement, one: Answer, cluster: Answer, whole: Answer 
     if free.is_total and one.rows != cluster.rows:
         return _told("rows", one.rows, cluster.rows)
     if free.keys:
-        orders = [[[row[n] for n in free.keys] for row in each.rows] for each in (one, cluster)]
+        orders = [
+            [[_as_sorted(row[number]) for number in free.keys] for row in each.rows]
+            for each in (one, cluster)
+        ]
         if orders[0] != orders[1]:
             return _told("order", *orders)
     if whole is None:
@@ -86,6 +89,12 @@ def difference(free: FreeStatement, one: Answer, cluster: Answer, whole: Answer 
         return _told("number of rows", one.rows, cluster.rows)
     extra = Counter(map(repr, cluster.rows)) - Counter(map(repr, whole.rows))
     return f"rows that are in no answer: {extra}" if extra else ""
+
+
+def _as_sorted(value: Any) -> Any:
+    """A normal value, as far as ORDER BY tells it from others: 1.0 and 1.00 lie in any order."""
+    kind, told = value
+    return (kind, _digits(Decimal(told))) if kind == "Decimal" else value
 
 
 def _told(what: str, one: list[Any], cluster: list[Any]) -> str:

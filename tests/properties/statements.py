@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
+from tests.properties.others import rows_of_others
 from tests.properties.world import (
     REGIONS,
     TENANTS,
@@ -534,10 +535,15 @@ def changes(draw: Any) -> Change:
         kind = "update"  # they are referred to
     column = _CHANGED[model]
     returning = draw(st.booleans())
+    others = draw(rows_of_others(model)) if draw(st.booleans()) else None
 
     def build(i: int) -> Any:
         statement: Any = delete(model) if kind == "delete" else update(model)
-        if kind == "update":
+        if others is not None:
+            statement = others.added_to(statement, i)
+        if others is not None and others.value is not None and kind != "delete":
+            statement = statement.values({column: others.value(column, i)})
+        elif kind == "update":
             statement = statement.values({column: _NEW[column][i]})
         elif kind == "expression":
             expression = getattr(model, column) + _NEW[column][i]

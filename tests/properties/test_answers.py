@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from tests.properties.conftest import Tally
 
 EXAMPLES = int(os.environ.get("SHARDS_PROPERTY_EXAMPLES", "120"))
-pytestmark = pytest.mark.filterwarnings("ignore:SELECT statement has a cartesian product")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:SELECT statement has a cartesian product"),
+]
 thorough = settings(
     max_examples=EXAMPLES,
     deadline=None,

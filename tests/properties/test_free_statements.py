@@ -1,8 +1,9 @@
 """Whatever can be composed of SQLAlchemy's parts: N shards answer as one PostgreSQL does.
 
-Each statement comes twice, with other values, so that the second meets the cached plan. Half of
-them follow from a seed that is always the same, half from one that changes each day; the seeds
-are printed at the end. docs/testing.md says how to run one again, and how to go on without end.
+Each statement comes twice, with other values, so that the second meets the cached plan. A quarter
+of them follow from a seed that is always the same, the others from one that changes each day; the
+seeds are printed at the end. docs/testing.md says how to run one again, and how to go on without
+end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from sqlalchemy_shards.cluster.key_lists import ROWS_WORTH_WAITING
+from sqlalchemy_shards.cluster.gather.key_lists import ROWS_WORTH_WAITING
+from sqlalchemy_shards.planning.asked_keys import KEYS_MAX
 from tests.properties.choices import Choices, shrink
 from tests.properties.free_statements import free_statement
 from tests.properties.judging import ask, difference
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from tests.properties.world import World
 
 SHARDS = (1, 2, 3, 5)
-COUNT = int(os.environ.get("SHARDS_PROPERTY_STATEMENTS", "2000"))
+COUNT = int(os.environ.get("SHARDS_PROPERTY_STATEMENTS", "1200"))
 """Statements of a run, over all tests of this module; 0 goes on until it is stopped."""
 ALWAYS = "always"
 TODAY = os.environ.get("SHARDS_PROPERTY_SEED") or str(datetime.now(timezone.utc).date())
@@ -37,7 +39,11 @@ AGAIN = os.environ.get("SHARDS_PROPERTY_STATEMENT")
 """The name of a statement that is to be run again, alone."""
 HAS_ICU = "SELECT count(*) > 0 FROM pg_collation WHERE collname = 'und-x-icu'"
 CTE_ROWS_MAX = 5_000
-pytestmark = [pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.longest,
+    pytest.mark.timeout(0),
+    pytest.mark.filterwarnings("ignore"),
+]
 
 
 def runs() -> list[str]:
@@ -53,7 +59,8 @@ def names(run: str) -> Iterator[str]:
         return iter([run])
     if not COUNT:
         return (f"{run}/{SHARDS[n % len(SHARDS)]}/{n}" for n in itertools.count())
-    return (f"{run}/{n}" for n in range(COUNT // (2 * len(SHARDS))))
+    quarters = 1 if run.startswith(ALWAYS) else 3
+    return (f"{run}/{n}" for n in range(COUNT * quarters // (4 * len(SHARDS))))
 
 
 class Comparison:
@@ -107,8 +114,8 @@ def test_whatever_is_composed_is_answered_as_by_one_database(
         # Few rows are shipped as CTEs; a third of the statements ships them as tables.
         rows_max = CTE_ROWS_MAX if int(number) % 3 else -1
         monkeypatch.setattr(comparison.world.cluster.workspace, "cte_rows_max", rows_max)
-        # No table has enough rows for it: half of the statements wait for keys wherever they can.
-        worth_waiting = ROWS_WORTH_WAITING if int(number) % 2 else 0
+        # No table has enough rows for it: half of the statements choose by keys wherever they can.
+        worth_waiting = ROWS_WORTH_WAITING if int(number) % 2 else -KEYS_MAX
         monkeypatch.setattr(comparison.world.cluster, "rows_worth_waiting", worth_waiting)
         choices = Choices(name)
         found = comparison.differs(choices, tally)

@@ -48,6 +48,14 @@ def test_ties_come_in_any_order() -> None:
     assert not difference(FreeStatement(ANY, keys=(0,)), one, cluster, None)
 
 
+def test_numbers_that_are_equal_with_other_digits_are_ties() -> None:
+    one, cluster = answer(Decimal("1.0"), Decimal(1)), answer(Decimal(1), Decimal("1.0"))
+    other = answer(Decimal(1), Decimal(1))
+
+    assert not difference(FreeStatement(ANY, keys=(0,)), one, cluster, None)
+    assert difference(FreeStatement(ANY, keys=(0,)), one, other, None)
+
+
 def test_any_rows_of_the_whole_may_be_picked_but_no_others() -> None:
     whole = answer((1, "a"), (1, "b"), (2, "c"))
     free = FreeStatement(ANY, keys=(0,), whole=ANY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Integer, bindparam, case, create_engine, distinct, func, nulls_first, select
 
-from sqlalchemy_shards import create_cluster
-from tests.databases import own_urls
 from tests.properties.test_answers import thorough
-from tests.shards.aggregated import ITEMS, LINES, Both
+from tests.shards.aggregated import ITEMS, LINES, Both, filled_twice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,15 +52,7 @@ SELECT (SELECT avg(v) FROM rows)::text, (SELECT sum(s) / nullif(sum(c), 0) FROM 
 @pytest.fixture(scope="module")
 def both(servers: PostgresServers) -> Iterator[Both]:
     """Three shards and one plain database, in one server, with the same rows."""
-    with ExitStack() as stack:
-        urls = stack.enter_context(own_urls(servers, "partial_groups", ("s0", "s1", "s2", "one")))
-        one_url = urls.pop("one")
-        cluster = create_cluster(urls, name="groups")
-        stack.callback(cluster.dispose)
-        plain = create_engine(one_url)
-        stack.callback(plain.dispose)
-        found = Both(cluster, plain)
-        found.fill()
+    with filled_twice(servers, "partial_groups", ("s0", "s1", "s2")) as found:
         yield found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sqlalchemy_shards import create_cluster, errors
+from tests.arrays import items_of
 from tests.databases import own_urls
 from tests.observing import told
 from tests.routing.golden import NAMES, Case, cases, meant
@@ -52,13 +53,13 @@ def test_each_shard_is_sent_what_is_its_own(cluster: Cluster, case: Case) -> Non
 
 
 def sent(cluster: Cluster, statement: Any, parameters: Any) -> dict[str, list[str]]:
-    """Shard -> the values of the parameters that it would be given."""
+    """Shard -> the values of the parameters that it would be given, and of lists in them."""
     found: dict[str, list[str]] = {}
 
     def stop(decided: Any) -> None:
         for work in decided.works:
             sets = work.parameters if isinstance(work.parameters, list) else [work.parameters]
-            values = [str(value) for each in sets for value in each.values()]
+            values = [str(i) for each in sets for value in each.values() for i in items_of(value)]
             found[work.shard] = sorted(values)
         raise Stopped
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -30,18 +31,23 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    create_engine,
     insert,
 )
 from sqlalchemy.dialects.postgresql import BIT, INT4RANGE, JSONB
 from sqlalchemy.exc import DBAPIError
 
-from sqlalchemy_shards import reference_table, shard_table
+from sqlalchemy_shards import create_cluster, reference_table, shard_table
 from sqlalchemy_shards.plan import Gather
+from tests.databases import own_urls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from sqlalchemy import Engine
 
     from sqlalchemy_shards import Cluster
+    from sqlalchemy_shards.testing.servers import PostgresServers
 
 METADATA = MetaData()
 ITEMS = shard_table(
@@ -188,6 +194,21 @@ class Both:
         """Whether the shards ship rows of tables, not groups of them."""
         merge = self.cluster.explain(statement).merge
         return isinstance(merge, Gather) and merge.head is None
+
+
+@contextmanager
+def filled_twice(servers: PostgresServers, name: str, shards: Sequence[str]) -> Iterator[Both]:
+    """Shards and one plain database, in one server, with the same rows."""
+    with ExitStack() as stack:
+        urls = stack.enter_context(own_urls(servers, name, (*shards, "one")))
+        one_url = urls.pop("one")
+        cluster = create_cluster(urls, name=name)
+        stack.callback(cluster.dispose)
+        plain = create_engine(one_url)
+        stack.callback(plain.dispose)
+        found = Both(cluster, plain)
+        found.fill()
+        yield found
 
 
 def answer(engine: Engine, statement: Any, parameters: Any = None) -> Any:

@@ -15,8 +15,12 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from sqlalchemy_shards import Cluster, create_cluster
+from sqlalchemy_shards.connections.hub import ShardConnection
 from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import libpq_url
+from tests.shards.accounts import Accounts
 from tests.shards.shop import DECLARED, SHARDS, UNDECLARED, View, World
+from tests.shards.watching import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,6 +71,27 @@ class Shops:
                 self.view.ask(database.url, _END_OTHER_SESSIONS)
                 self.view.ask(database.url, deletes)
         self.is_empty = True
+
+
+@pytest.fixture
+def connections(urls: dict[str, str]) -> Iterator[dict[str, ShardConnection]]:
+    """A driver connection to each of four databases."""
+    with ExitStack() as stack:
+        opened = {name: ShardConnection.connect(libpq_url(url)) for name, url in urls.items()}
+        stack.callback(lambda: [connection.close() for connection in opened.values()])
+        yield opened
+
+
+@pytest.fixture
+def watcher(urls: dict[str, str]) -> Iterator[Watcher]:
+    """Looks at the servers of these connections."""
+    with ExitStack() as stack:
+        yield Watcher(
+            [
+                stack.enter_context(psycopg.connect(libpq_url(url), autocommit=True))
+                for url in urls.values()
+            ]
+        )
 
 
 @pytest.fixture(scope="session")
@@ -139,9 +164,12 @@ def four_shards(shop_urls: dict[str, str], _four_shops: Shops) -> Iterator[World
         yield World("four shards", DECLARED, cluster.engine, shop_urls, cluster, *kept)
 
 
-@pytest.fixture(params=["plain", "one_shard", "four_shards"])
+@pytest.fixture(params=[pytest.param("plain", marks=pytest.mark.slow), "one_shard", "four_shards"])
 def world(request: pytest.FixtureRequest) -> World:
-    """The shop's tables, empty, in each of the three."""
+    """The shop's tables, empty, in each of the three.
+
+    That plain SQLAlchemy is as a test says need be seen with one version only.
+    """
     found = request.getfixturevalue(request.param)
     assert isinstance(found, World)
     return found
@@ -161,13 +189,31 @@ def spread_shop(four_shards: World) -> World:
     return four_shards
 
 
+@pytest.fixture(scope="session")
+def _accounts(servers: PostgresServers) -> Iterator[Accounts]:
+    numbers = {name: number for number, name in enumerate(SHARDS)}
+    with _databases(servers, numbers, prefix="accounts") as databases:
+        yield Accounts(databases)
+        _start_all(servers)
+
+
+@pytest.fixture
+def account_urls(servers: PostgresServers, _accounts: Accounts) -> Iterator[dict[str, str]]:
+    """URLs of four shards with 100 on an account each, as `distributed.Shards` makes them."""
+    _start_all(servers)
+    _accounts.provide()
+    yield dict(_accounts.urls)
+    _start_all(servers)
+    _accounts.roll_back_prepared()
+
+
 @contextmanager
 def _databases(
-    servers: PostgresServers, numbers: Mapping[str, int]
+    servers: PostgresServers, numbers: Mapping[str, int], *, prefix: str = "shop"
 ) -> Iterator[dict[str, ScratchDatabase]]:
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(ScratchDatabase(servers.url(number), f"shop_{name}"))
+            name: stack.enter_context(ScratchDatabase(servers.url(number), f"{prefix}_{name}"))
             for name, number in numbers.items()
         }
 

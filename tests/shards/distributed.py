@@ -1,23 +1,15 @@
-"""Transactions over several shards, as a cluster connection would commit them, for the tests.
-
-Run as a program it commits one and ends at a fail-point, as a crash would end it.
-"""
+"""Transactions over several shards, as a cluster connection would commit them, for the tests."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import threading
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg.conninfo import make_conninfo
-from sqlalchemy.engine import make_url
 
-from sqlalchemy_shards.catalog.identity import IdentityRegistry
+from sqlalchemy_shards.catalog.identity import IdentityRegistry, read_identity
 from sqlalchemy_shards.catalog.schema import bootstrap_cluster
 from sqlalchemy_shards.connections.fan_out import SequentialFanOut
 from sqlalchemy_shards.connections.hub import GreenletFanOut, ShardConnection
@@ -25,6 +17,7 @@ from sqlalchemy_shards.events import Event, Hooks
 from sqlalchemy_shards.transactions.commit import CommitResult, Coordinator
 from sqlalchemy_shards.transactions.recovery import Recovery
 from sqlalchemy_shards.transactions.rounds import CommitTimeouts
+from tests.databases import libpq_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +28,6 @@ if TYPE_CHECKING:
 
 CRASHED = 17
 CRASHING = "shards-test-crashing"
-DEADLINE_SECONDS = 20.0
 TIMEOUTS = CommitTimeouts(
     round_seconds=20.0, settle_seconds=1.0, finish_seconds=0.3, rollback_seconds=2.0
 )
@@ -52,6 +44,8 @@ class OnShard:
     driver: psycopg.Connection[Any]
     wrote: bool | None = None
     cannot_prepare: bool = False
+    is_unread: bool = False
+    xid: int | None = None
 
     def run(self, statement: str) -> OnShard:
         self.driver.execute(statement.encode())
@@ -77,14 +71,9 @@ class Shards:
         self.hooks = Hooks()
         self.events: list[Event] = []
         self.hooks.listen(Event, self.events.append)
-        self.coordinator = Coordinator(
-            "shop",
-            identities=self.identities,
-            hooks=self.hooks,
-            fan_out=fan_out or GreenletFanOut(drain_seconds=0.5),
-            connect=self.connect,
-            timeouts=timeouts,
-        )
+        self._fan_out = fan_out or GreenletFanOut(drain_seconds=0.5)
+        self._timeouts = timeouts
+        self.coordinator = self.coordinating(self.connect)
         self._stack = ExitStack()
 
     def __enter__(self) -> Shards:
@@ -102,6 +91,15 @@ class Shards:
         )
         self.everywhere(TABLE)
         self.everywhere("INSERT INTO account VALUES (1, 100)")
+        return self
+
+    def meet(self) -> Shards:
+        """The same as `create`, of shards that were created before."""
+        for name in self.conninfo:
+            with self.connect(name) as connection:
+                identity = read_identity(connection)
+            assert identity is not None
+            self.identities.admit(name, identity)
         return self
 
     @contextmanager
@@ -122,6 +120,19 @@ class Shards:
 
     def commit(self, enlisted: Sequence[OnShard]) -> CommitResult:
         return self.coordinator.commit(enlisted)
+
+    def coordinating(
+        self, connect: Callable[[str], AbstractContextManager[psycopg.Connection[Any]]]
+    ) -> Coordinator:
+        """Return a coordinator with a way of its own to open connections where one was lost."""
+        return Coordinator(
+            "shop",
+            identities=self.identities,
+            hooks=self.hooks,
+            fan_out=self._fan_out,
+            connect=connect,
+            timeouts=self._timeouts,
+        )
 
     def recovery(self, **options: Any) -> Recovery:
         """Return a recovery as another process would run it, knowing nothing."""
@@ -159,32 +170,19 @@ class Shards:
         return {name: [outcome for (outcome,) in found] for name, found in rows.items() if found}
 
 
-def libpq_url(url: str) -> str:
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+def commit_and_crash(
+    conninfo: Mapping[str, str], names: Sequence[str], fail_point: str, *, at_once: bool
+) -> None:
+    """Commit a transaction on shards, and end this process at a fail-point of it."""
 
-
-def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        pause.wait(0.005)
-
-
-def main(conninfo: str, names: str, fail_point: str, fan_out: str) -> None:
     def crash(_: str) -> None:
         os._exit(CRASHED)
 
-    chosen: FanOut = GreenletFanOut() if fan_out == "greenlets" else SequentialFanOut()
-    with Shards(json.loads(conninfo), fan_out=chosen) as shards:
+    fan_out: FanOut = GreenletFanOut() if at_once else SequentialFanOut()
+    with Shards(conninfo, fan_out=fan_out) as shards:
         shards.conninfo = {
-            name: make_conninfo(text, application_name=CRASHING)
-            for name, text in json.loads(conninfo).items()
+            name: make_conninfo(text, application_name=CRASHING) for name, text in conninfo.items()
         }
-        enlisted = shards.deposit(*names.split(","))
+        enlisted = shards.deposit(*names)
         shards.fail_at(fail_point, crash)
         shards.commit(enlisted)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

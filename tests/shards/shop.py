@@ -27,7 +27,6 @@ from sqlalchemy import (
     Uuid,
     event,
     func,
-    make_url,
     text,
 )
 from sqlalchemy.orm import (
@@ -47,6 +46,7 @@ from sqlalchemy_shards import (
     ShardKeyMixin,
     shard_table,
 )
+from tests.databases import ask, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -368,21 +368,8 @@ class View:
                 kept.close()
             else:
                 return kept
-        self._connections[url] = _connect(url)
+        self._connections[url] = connect(url)
         return self._connections[url]
-
-
-def ask(url: str, query: str) -> list[tuple[Any, ...]]:
-    """Run SQL in a database of its own connection."""
-    with _connect(url) as connection:
-        cursor = connection.execute(query.encode())
-        return cursor.fetchall() if cursor.description else []
-
-
-def _connect(url: str) -> psycopg.Connection[Any]:
-    libpq = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    # Never prepared: a query may be several statements.
-    return psycopg.connect(libpq, autocommit=True, prepare_threshold=None)
 
 
 def enlisted(session_or_connection: Any) -> set[str]:

@@ -9,6 +9,7 @@ import os
 import pickle
 import uuid
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +33,8 @@ from sqlalchemy_shards.errors import (
     ShardUnavailable,
 )
 from sqlalchemy_shards.testing.servers import PostgresServers
-from tests.shards.shop import CUSTOMERS, DECLARED, SHARDS, World, ask
+from tests.databases import ask
+from tests.shards.shop import CUSTOMERS, DECLARED, SHARDS, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -508,6 +510,8 @@ class TestConfiguration:
             {"workspace": "mysql://x/y"},
             {"gather_limit": 5},
             {"timeouts": 5},
+            {"decision_retention": timedelta(seconds=5)},
+            {"decision_retention": 3600},
             {"keyspaces": {"default": HashPartitioner(8)}},
             {"keyspaces": Keyspace(HashPartitioner(8))},
             {"pool_sise": 3},

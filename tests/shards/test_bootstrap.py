@@ -10,10 +10,10 @@ import pytest
 
 from sqlalchemy_shards import HashPartitioner, Keyspace
 from sqlalchemy_shards.catalog.identity import SCHEMA_VERSION, IdentityRegistry, read_identity
-from sqlalchemy_shards.catalog.schema import BOOTSTRAP_LOCK, bootstrap, bootstrap_cluster
+from sqlalchemy_shards.catalog.schema import bootstrap, bootstrap_cluster
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.topology.shard_map import ShardMap
-from tests.shards.distributed import libpq_url
+from tests.databases import libpq_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,18 +78,6 @@ def test_bootstraps_at_the_same_time_agree(clean_shards: dict[str, str]) -> None
 
     assert len({run.of(name) for run in runs for name in clean_shards}) == len(clean_shards)
     assert len({run.cluster_uuid for run in runs}) == 1
-
-
-def test_a_bootstrap_waits_for_the_one_that_runs(clean_shards: dict[str, str]) -> None:
-    url = libpq_url(clean_shards["s0"])
-    with (
-        psycopg.connect(url) as running,
-        psycopg.connect(url, options="-c lock_timeout=50") as other,
-    ):
-        running.execute(f"SELECT pg_advisory_xact_lock({BOOTSTRAP_LOCK})".encode())
-
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            bootstrap(other, cluster_uuid=None, cluster_name="shop", shard_name="s0")
 
 
 def test_bootstrap_sees_what_was_created_while_it_waited(clean_shards: dict[str, str]) -> None:
@@ -238,6 +226,10 @@ def test_the_first_version_of_the_schema_is_read_and_upgraded(clean_shards: dict
     bootstrap_all(clean_shards)
     with psycopg.connect(libpq_url(clean_shards["s0"])) as connection:
         connection.execute("ALTER TABLE shards.identity DROP COLUMN placement")
+        connection.execute("ALTER TABLE shards.identity DROP COLUMN consistent_reads")
+        connection.execute("ALTER TABLE shards.identity DROP COLUMN newcomers")
+        connection.execute("DROP TABLE shards.markers, shards.marker_horizons")
+        connection.execute("DROP TABLE shards.migrations, shards.batches")
         connection.execute("UPDATE shards.identity SET schema_version = 1")
         connection.commit()
 

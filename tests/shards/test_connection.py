@@ -16,10 +16,12 @@ from sqlalchemy_shards.errors import (
     ConfigurationError,
     MissingShardKey,
     ScatterNotAllowed,
+    TransactionAborted,
     UnknownShard,
     UnsupportedStatement,
 )
-from tests.shards.shop import CUSTOMERS, SHARDS, World, ask, enlisted
+from tests.databases import ask
+from tests.shards.shop import CUSTOMERS, SHARDS, World, enlisted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -103,6 +105,23 @@ class TestEnlisting:
             "s0",
             "s3",
         }
+
+    @pytest.mark.parametrize("end", ["commit", "rollback"])
+    def test_one_shards_part_that_is_ended_by_hand_aborts_the_others(
+        self, four_shards: World, end: str
+    ) -> None:
+        customers = four_shards.models.Customer.__table__
+        with four_shards.engine.connect() as connection:
+            rows = [{"id": number, "name": "x", "version": 1} for number in CUSTOMERS]
+            connection.execute(customers.insert(), rows)
+            getattr(cluster_connection(connection).shard("s1"), end)()
+
+            with pytest.raises(TransactionAborted, match="'s1' was ended beside commit") as caught:
+                connection.commit()
+
+        assert not caught.value.is_retryable
+        written = four_shards.rows_by_shard("SELECT id FROM customers")
+        assert [name for name, rows in written.items() if rows] == ["s1"][: end == "commit"]
 
     def test_an_unknown_shard_is_told(self, four_shards: World) -> None:
         with four_shards.engine.connect() as connection, pytest.raises(UnknownShard) as caught:
@@ -384,9 +403,13 @@ class TestHooks:
             with pytest.raises(UnsupportedStatement, match="recover"):
                 connection.recover_twophase()
 
-    def test_asyncio_is_refused_not_blocked(self) -> None:
-        with pytest.raises(ConfigurationError, match="asyncio"):
-            create_async_engine("postgresql+shards:///shards.toml")
+    @pytest.mark.sync_only("an event loop runs")
+    def test_without_an_event_loop_asyncio_is_refused(self) -> None:
+        cluster = create_cluster({"s0": "postgresql+psycopg://nobody@localhost/none"})
+        engine = create_async_engine("postgresql+shards://", cluster=cluster)
+
+        with pytest.raises(ConfigurationError, match="no event loop of asyncio runs"):
+            engine.sync_engine.connect()
 
     def test_a_url_without_a_file_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="no configuration file"):

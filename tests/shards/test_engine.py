@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg.pq import TransactionStatus
 from sqlalchemy import (
     JSON,
     Column,
@@ -34,7 +35,8 @@ from sqlalchemy.schema import DDL, CreateIndex, Index
 
 from sqlalchemy_shards import create_cluster, global_table, reference_table, shard_table
 from sqlalchemy_shards.errors import MissingShardKey
-from tests.shards.shop import CUSTOMERS, DECLARED, SHARDS, World, ask, enlisted
+from tests.databases import ask
+from tests.shards.shop import CUSTOMERS, DECLARED, SHARDS, World, enlisted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -669,6 +671,24 @@ class TestCreating:
 
         assert pools == {NullPool}
         assert found == [(1,)] * 4
+
+    def test_pools_that_reset_nothing_get_connections_without_a_transaction(
+        self, shop_urls: dict[str, str]
+    ) -> None:
+        cluster = create_cluster(shop_urls, name="shop", pool_reset_on_return=None)
+        insert = text("INSERT INTO customers (id, name, version) VALUES (900, 'left', 1)")
+        for end in ("rollback", "close"):
+            connection = cluster.engine.connect()
+            connection.execute(insert, execution_options={"shard": "s1"})
+            getattr(connection, end)()
+            connection.close()
+        with cluster.shards["s1"].engine.connect() as own:
+            state = own.connection.driver_connection.info.transaction_status  # type: ignore[union-attr]
+            left = own.execute(text("SELECT count(*) FROM customers WHERE id = 900")).scalar()
+            own.rollback()
+        cluster.dispose()
+
+        assert (state, left) == (TransactionStatus.IDLE, 0)
 
     def test_more_sessions_than_a_shards_pool_holds_are_told(
         self, shop_urls: dict[str, str]

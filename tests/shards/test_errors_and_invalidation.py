@@ -19,7 +19,8 @@ from sqlalchemy.exc import (
 
 from sqlalchemy_shards import Timeouts, create_cluster
 from sqlalchemy_shards.errors import ShardUnavailable
-from tests.shards.shop import CUSTOMERS, SHARDS, World, ask, enlisted
+from tests.databases import ask
+from tests.shards.shop import CUSTOMERS, SHARDS, World, enlisted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

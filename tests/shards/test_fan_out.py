@@ -7,14 +7,13 @@ import os
 import signal
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from sqlalchemy import event, exc, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from sqlalchemy_shards.connections.engines import create_shard_engine, instrument_engine
@@ -23,28 +22,20 @@ from sqlalchemy_shards.connections.fan_out import DeadlineExceeded as Late
 from sqlalchemy_shards.connections.hub import GreenletFanOut, ShardConnection, acquire_lock
 from sqlalchemy_shards.connections.shard import Shard
 from sqlalchemy_shards.errors import ShardUnavailable
+from tests.databases import libpq_url
+from tests.shards.watching import (
+    FOREVER,
+    LIMIT_SECONDS,
+    SHORT,
+    Watcher,
+    press_ctrl_c,
+    usable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FOREVER = "SELECT pg_sleep(300)"
-SHORT = "SELECT pg_sleep(0.3)"
-ACTIVE = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query = %s"
-LIMIT_SECONDS = 20.0
-
 name_of_request: ContextVar[str] = ContextVar("name_of_request", default="none")
-
-
-def conninfo(url: str) -> str:
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-@pytest.fixture
-def connections(urls: dict[str, str]) -> Iterator[dict[str, ShardConnection]]:
-    with ExitStack() as stack:
-        opened = {name: ShardConnection.connect(conninfo(url)) for name, url in urls.items()}
-        stack.callback(lambda: [connection.close() for connection in opened.values()])
-        yield opened
 
 
 @pytest.fixture
@@ -53,63 +44,6 @@ def shards(urls: dict[str, str]) -> Iterator[dict[str, Shard]]:
     yield made
     for shard in made.values():
         shard.engine.dispose()
-
-
-@pytest.fixture
-def watcher(urls: dict[str, str]) -> Iterator[Watcher]:
-    with ExitStack() as stack:
-        yield Watcher(
-            [
-                stack.enter_context(psycopg.connect(conninfo(url), autocommit=True))
-                for url in urls.values()
-            ]
-        )
-
-
-class Watcher:
-    """Looks at the servers from connections of its own."""
-
-    def __init__(self, connections: list[psycopg.Connection[Any]]) -> None:
-        self.connections = connections
-
-    def active(self, sql: str = FOREVER) -> list[int]:
-        return [
-            pid
-            for connection in self.connections
-            for (pid,) in connection.execute(ACTIVE, [sql]).fetchall()
-        ]
-
-    def wait_until_active(self, count: int, sql: str = FOREVER) -> list[int]:
-        deadline = time.monotonic() + LIMIT_SECONDS
-        while len(pids := self.active(sql)) != count:
-            assert time.monotonic() < deadline, f"{len(pids)} statements run, not {count}"
-        return pids
-
-    @contextmanager
-    def ending(self, pids: list[int]) -> Iterator[None]:
-        """Let processes of the servers go on that were stopped, and end them."""
-        try:
-            yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
-                for connection in self.connections:
-                    connection.execute("SELECT pg_terminate_backend(%s)", [pid])
-            self.wait_until_active(0)
-
-    @contextmanager
-    def once_active(self, count: int, action: Callable[[list[int]], object]) -> Iterator[None]:
-        """Do `action` from another thread when `count` statements run."""
-        thread = threading.Thread(target=lambda: action(self.wait_until_active(count)))
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join()
-
-
-def press_ctrl_c(_pids: list[int]) -> None:
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def statement(name: str, connection: ShardConnection, sql: str) -> Branch[list[Any]]:
@@ -127,11 +61,6 @@ def pipelines(connections: dict[str, ShardConnection], sql: str) -> list[Branch[
         connection.cursor().executemany(sql, [()] * 50)
 
     return [Branch(n, lambda c=c: work(c), lambda c=c: c) for n, c in connections.items()]  # type: ignore[misc]
-
-
-def usable(connection: ShardConnection) -> bool:
-    connection.rollback()
-    return connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
 def test_branches_run_side_by_side_and_their_outcomes_keep_their_order(
@@ -171,7 +100,7 @@ def test_no_more_than_width_branches_run_at_once(urls: dict[str, str]) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        with ShardConnection.connect(conninfo(urls["s0"])) as connection:
+        with ShardConnection.connect(libpq_url(urls["s0"])) as connection:
             rows = connection.execute("SELECT 1").fetchall()
         running -= 1
         return rows
@@ -233,7 +162,7 @@ def test_threads_run_fan_outs_of_their_own(urls: dict[str, str]) -> None:
     def work(number: int) -> None:
         with ExitStack() as stack:
             mine = {
-                name: stack.enter_context(ShardConnection.connect(conninfo(url)))
+                name: stack.enter_context(ShardConnection.connect(libpq_url(url)))
                 for name, url in urls.items()
             }
             results[number] = [
@@ -251,6 +180,7 @@ def test_threads_run_fan_outs_of_their_own(urls: dict[str, str]) -> None:
     assert results == {number: [[(number,)]] * 80 for number in range(4)}
 
 
+@pytest.mark.sync_only("it has an event loop of its own")
 def test_runs_under_the_asyncio_bridge_of_sqlalchemy(
     connections: dict[str, ShardConnection],
 ) -> None:
@@ -392,21 +322,6 @@ def test_a_server_that_does_not_answer_the_cancel_loses_its_connection(
     assert {name for name, connection in connections.items() if connection.closed} == {"s1"}
 
 
-def test_an_uncancelled_statement_ends_by_itself_after_the_deadline(
-    connections: dict[str, ShardConnection],
-) -> None:
-    def work() -> list[Any]:
-        with connections["s0"].uncancelled():
-            return connections["s0"].execute("SELECT 1 FROM pg_sleep(0.5)").fetchall()
-
-    branches = [Branch("s0", work), statement("s1", connections["s1"], FOREVER)]
-
-    kept, late = GreenletFanOut().run(branches, deadline_seconds=0.2)
-
-    assert kept.result() == [(1,)]
-    assert isinstance(late.error, Late)
-
-
 def test_ctrl_c_cancels_every_statement_and_leaves_usable_connections(
     connections: dict[str, ShardConnection], watcher: Watcher
 ) -> None:
@@ -455,7 +370,7 @@ def test_ctrl_c_at_any_moment_leaves_every_connection_usable_or_closed(
             signal.setitimer(signal.ITIMER_PROF, 0)
             for name, connection in connections.items():
                 if connection.closed:
-                    connections[name] = ShardConnection.connect(conninfo(urls[name]))
+                    connections[name] = ShardConnection.connect(libpq_url(urls[name]))
                 assert usable(connections[name])
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -596,7 +511,7 @@ def test_pre_ping_replaces_a_dead_connection_within_a_branch(urls: dict[str, str
     shard = Shard("s0", create_shard_engine("s0", urls["s0"], pool_pre_ping=True))
     with shard.engine.connect() as connection:
         pid = connection.scalar(text("SELECT pg_backend_pid()"))
-    with psycopg.connect(conninfo(urls["s0"]), autocommit=True) as killer:
+    with psycopg.connect(libpq_url(urls["s0"]), autocommit=True) as killer:
         killer.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
     def work() -> object:
@@ -718,7 +633,7 @@ def test_plain_connections_run_one_after_the_other(urls: dict[str, str]) -> None
         order.append(f"{name} ends")
 
     with ExitStack() as stack:
-        plain = {n: stack.enter_context(psycopg.connect(conninfo(u))) for n, u in urls.items()}
+        plain = {n: stack.enter_context(psycopg.connect(libpq_url(u))) for n, u in urls.items()}
         branches = [Branch(n, lambda n=n, c=c: work(n, c), lambda c=c: c) for n, c in plain.items()]  # type: ignore[misc]
         AdaptiveFanOut(GreenletFanOut()).run(branches)
 

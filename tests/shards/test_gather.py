@@ -352,7 +352,19 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("statement", "reason"),
         [
-            (select(ITEMS.c.kind).distinct().with_for_update(), "FOR UPDATE"),
+            (
+                select(ITEMS.c.kind).distinct().with_for_update(),
+                r"FOR UPDATE cannot lock .*; add the shard key .* by a second SELECT$",
+            ),
+            (
+                select(func.row_number().over(order_by=ITEMS.c.k)).with_for_update(),
+                r"FOR UPDATE would lock copies of the rows, not the rows of the shards \(rows are "
+                r"brought together: .*window.*\); .* by a second SELECT$",
+            ),
+            (
+                select(ITEMS.c.k).limit(1).with_for_update(skip_locked=True),
+                r"FOR UPDATE with LIMIT .*; ask one shard after the other .* still missing$",
+            ),
             (select(func.pg_backend_pid(), ITEMS.c.kind).distinct(), r"pg_backend_pid\(\)"),
             (select(func.statement_timestamp(), ITEMS.c.kind).distinct(), "statement_timestamp"),
             (select(func.count(ITEMS.tablesample(10).c.kind.distinct())), "TABLESAMPLE"),

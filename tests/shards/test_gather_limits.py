@@ -265,6 +265,7 @@ def test_text_in_an_encoding_that_cannot_be_told_apart_is_refused(cluster: Clust
             connection.execute(ranked(FEW))
 
 
+@pytest.mark.sync_only("Ctrl-C ends an event loop, or cancels its task")
 def test_ctrl_c_while_rows_arrive_leaves_nothing_running(cluster: Cluster) -> None:
     wide = {"gather_limit": GatherLimit(rows=10**9, bytes=2**30)}
     with cluster.engine.connect() as connection:

@@ -167,7 +167,11 @@ def test_what_a_gather_ships_is_told(four_shards: World) -> None:
     first, *lines = str(four_shards.cluster.explain(statement)).splitlines()
 
     assert first == "gather: s0, s1, s2, s3, because the shard key is not known"
-    assert "├─ ships orders: all rows, with amount, from s0, s1, s2, s3" in lines
+    # Which rows: that depends on what the servers estimate.
+    assert any(
+        line.startswith("├─ ships orders: ") and line.endswith(", with amount, from s0, s1, s2, s3")
+        for line in lines
+    )
     assert any(
         line.startswith("├─ ships customers: the rows that may matter, with id, name, region_code")
         for line in lines

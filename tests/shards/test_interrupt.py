@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from typing import TYPE_CHECKING
 
 import psycopg
-from sqlalchemy.engine import make_url
+
+from tests.databases import libpq_url
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 PROGRAM = textwrap.dedent(
     """
@@ -47,7 +48,10 @@ def test_ctrl_c_in_a_scatter_cancels_everywhere_and_leaves_a_usable_session(
         stderr=subprocess.PIPE,
         text=True,
     )
-    _wait_until(lambda: sum(map(_sleepers, clean_shards.values())) == len(clean_shards))
+    eventually(
+        lambda: sum(map(_sleepers, clean_shards.values())) == len(clean_shards),
+        "the statement on every shard",
+    )
 
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=30)
@@ -58,9 +62,7 @@ def test_ctrl_c_in_a_scatter_cancels_everywhere_and_leaves_a_usable_session(
 
 
 def _sleepers(url: str) -> int:
-    with psycopg.connect(
-        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    ) as connection:
+    with psycopg.connect(libpq_url(url)) as connection:
         row = connection.execute(
             "select count(*) from pg_stat_activity "
             "where state = 'active' and query like '% -- interrupted'"
@@ -68,10 +70,3 @@ def _sleepers(url: str) -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def _wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

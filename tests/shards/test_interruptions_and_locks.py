@@ -37,7 +37,7 @@ from sqlalchemy_shards.errors import (
     TransactionAborted,
     UnsupportedStatement,
 )
-from tests.shards.distributed import eventually
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -142,6 +142,7 @@ class _InterruptedAfterOne:
         raise KeyboardInterrupt
 
 
+@pytest.mark.sync_only("SQLAlchemy warns of forgotten connections")
 def test_a_forgotten_session_is_collected_in_a_fan_out_without_a_word(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,11 +6,14 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import BigInteger, ForeignKey, Uuid, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import DeclarativeBase, mapped_column, relationship
 
+from sqlalchemy_shards import ShardedSession, ShardKeyMixin, create_cluster
 from sqlalchemy_shards.errors import ShardKeyChanged
-from tests.shards.shop import CUSTOMERS, ask
+from tests.databases import ask
+from tests.shards.shop import CUSTOMERS
 
 if TYPE_CHECKING:
     from tests.shards.shop import World
@@ -236,3 +239,48 @@ class TestConflicts:
             session.execute(statement)
 
         assert ask(spread_shop.urls["s0"], "SELECT 1 FROM customers WHERE name = 'x'") == []
+
+
+def test_a_key_that_becomes_null_is_told_as_such(spread_documents: World) -> None:
+    m = spread_documents.models
+    told = "NULL would be written into shard-key column 'owner_id' of table 'documents', .*delete-o"
+    with spread_documents.session() as session:
+        document = session.get(m.Document, KEYS[0])
+        assert document is not None
+        document.owner_id = None
+        with pytest.raises(ShardKeyChanged, match=told):
+            session.flush()
+        session.rollback()
+        nulled = update(m.Document).where(m.Document.owner_id == 1).values(owner_id=None)
+        with pytest.raises(ShardKeyChanged, match=told):
+            session.execute(nulled)
+
+
+def test_an_object_that_is_taken_out_of_a_relationship_is_told_as_a_null(
+    clean_shards: dict[str, str],
+) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Account(ShardKeyMixin, Base):
+        __tablename__ = "accounts"
+        __shard_key__ = "id"
+        id = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+        transfers = relationship("Transfer")
+
+    class Transfer(ShardKeyMixin, Base):
+        __tablename__ = "transfers"
+        __shard_key__ = "account_id"
+        id = mapped_column(Uuid, primary_key=True)
+        account_id = mapped_column(ForeignKey("accounts.id"), nullable=False)
+
+    cluster = create_cluster(clean_shards, name="shop")
+    cluster.create_all(Base.metadata)
+    with ShardedSession(cluster) as session:
+        account = Account(id=1, transfers=[Transfer(id=KEYS[0]), Transfer(id=KEYS[1])])
+        session.add(account)
+        session.flush()
+        account.transfers.clear()
+        with pytest.raises(ShardKeyChanged, match=r"NULL would be written .*'account_id'"):
+            session.flush()
+    cluster.dispose()

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import make_url
 
 from sqlalchemy_shards.transactions import fail_points
-from tests.shards.distributed import eventually
+from tests.databases import ask
 from tests.shards.rehoming import DELETED, MOVED
-from tests.shards.shop import ask
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.shards.shop import World

@@ -474,7 +474,7 @@ class TestSelecting:
                 query.filter_by(id=3).one().name,
                 ids(query.order_by(m.Customer.id.desc()).limit(2).all()),
                 query.filter(m.Customer.id > 100).first(),
-                session.query(m.Order.id).filter(m.Order.customer_id == 2).all(),
+                session.query(m.Order.id).filter(m.Order.customer_id == 2).order_by("id").all(),
             )
 
         assert found == (12, "customer 3", [12, 11], None, [(21,), (22,)])

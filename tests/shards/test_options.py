@@ -201,6 +201,13 @@ class TestScatter:
         with spread_shop.session() as session, pytest.raises(ConfigurationError, match="perhaps"):
             session.execute(select(m.Customer), execution_options={"scatter": "perhaps"})
 
+    def test_an_unknown_choice_for_a_write_is_refused(self, spread_shop: World) -> None:
+        m = spread_shop.models
+        raised = update(m.Customer).values(version=2)
+
+        with spread_shop.session() as session, pytest.raises(ConfigurationError, match="'alow'"):
+            session.execute(raised, execution_options={"scatter": "alow"})
+
 
 class TestReferenceTables:
     def test_they_are_read_from_a_shard_that_is_enlisted(self, spread_shop: World) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from sqlalchemy import (
     case,
     cast,
     collate,
-    create_engine,
     distinct,
     exists,
     extract,
@@ -27,10 +25,9 @@ from sqlalchemy import (
     tuple_,
 )
 
-from sqlalchemy_shards import GatherLimit, create_cluster
+from sqlalchemy_shards import GatherLimit
 from sqlalchemy_shards.errors import GatherLimitExceeded, UnsupportedStatement
-from tests.databases import own_urls
-from tests.shards.aggregated import ITEMS, KINDS, LINES, OTHERS, Both
+from tests.shards.aggregated import ITEMS, KINDS, LINES, OTHERS, Both, filled_twice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,16 +40,7 @@ ITEM, LINE = ITEMS.c, LINES.c
 @pytest.fixture(scope="module")
 def both(servers: PostgresServers) -> Iterator[Both]:
     """Four shards and one plain database, in one server, with the same rows."""
-    with ExitStack() as stack:
-        names = ("s0", "s1", "s2", "s3", "one")
-        urls = stack.enter_context(own_urls(servers, "partial", names))
-        one_url = urls.pop("one")
-        cluster = create_cluster(urls, name="partial")
-        stack.callback(cluster.dispose)
-        plain = create_engine(one_url)
-        stack.callback(plain.dispose)
-        found = Both(cluster, plain)
-        found.fill()
+    with filled_twice(servers, "partial", ("s0", "s1", "s2", "s3")) as found:
         yield found
 
 
@@ -255,7 +243,6 @@ ROWS: dict[str, Any] = {
     "unnested key": select(func.unnest(ITEM.numbers), func.count()).group_by(
         func.unnest(ITEM.numbers)
     ),
-    "subquery beside": grouped(select(func.count()).select_from(KINDS).scalar_subquery()),
     "default collation by name": select(
         func.max(collate(ITEM.kind, "default")), func.count(ITEM.word)
     ),

@@ -19,7 +19,6 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
-    create_engine,
     exists,
     func,
     insert,
@@ -29,14 +28,14 @@ from sqlalchemy import (
 )
 
 from sqlalchemy_shards import (
-    GatherLimit,
-    create_cluster,
     global_table,
     reference_table,
     shard_table,
 )
-from sqlalchemy_shards.errors import GatherLimitExceeded
+from sqlalchemy_shards.plan import Gather, KeyChoice
+from sqlalchemy_shards.planning.asked_keys import KEYS_MAX
 from tests.databases import own_urls
+from tests.shards.shipped import answers, check_ships, count, filled_cluster, filled_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,23 +104,14 @@ def databases(servers: PostgresServers) -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture(scope="module")
 def cluster(databases: Mapping[str, str]) -> Iterator[Cluster]:
-    urls = {name: url for name, url in databases.items() if name != "one"}
-    cluster = create_cluster(urls, name="partners")
-    cluster.create_all(METADATA)
-    with cluster.engine.begin() as connection:
-        fill(connection)
-    yield cluster
-    cluster.dispose()
+    with filled_cluster(databases, "partners", METADATA, fill) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def one(databases: Mapping[str, str]) -> Iterator[Engine]:
-    engine = create_engine(databases["one"])
-    METADATA.create_all(engine)
-    with engine.begin() as connection:
-        fill(connection)
-    yield engine
-    engine.dispose()
+    with filled_engine(databases, METADATA, fill) as engine:
+        yield engine
 
 
 def fill(connection: Any) -> None:
@@ -162,21 +152,6 @@ def fill(connection: Any) -> None:
     )
 
 
-def answers(bind: Any, statement: Any, **options: Any) -> list[Any]:
-    with bind.connect() as connection:
-        rows = connection.execute(statement, execution_options=options).all()
-    return sorted(map(tuple, rows), key=repr)
-
-
-def check_ships(cluster: Cluster, one: Engine, statement: Any, rows: int) -> None:
-    """Compare the answer with that of one database, and see that so many rows were shipped."""
-    expected = answers(one, statement)
-    assert answers(cluster.engine, statement, gather_limit=GatherLimit(rows=rows)) == expected
-    if rows > 1:
-        with pytest.raises(GatherLimitExceeded):
-            answers(cluster.engine, statement, gather_limit=GatherLimit(rows=rows - 1))
-
-
 OTHER = ORDERS.alias("other")
 NUMBER = func.row_number().over(order_by=(U.id, R.id)).label("number")
 """A window over all rows, which no shard can open by itself."""
@@ -199,7 +174,9 @@ class TestBesideEachOther:
             few = connection.scalar(select(func.count()).where(R.amount > 9))
         check_ships(cluster, one, statement, 60 + (few or 0))
 
-    def test_absent_rows_are_looked_for_beside_few(self, cluster: Cluster, one: Engine) -> None:
+    def test_rows_whose_absence_the_shard_has_seen_come_alone(
+        self, cluster: Cluster, one: Engine
+    ) -> None:
         statement = (
             select(U.id, func.row_number().over(order_by=U.id))
             .where(U.score == 3)
@@ -207,10 +184,10 @@ class TestBesideEachOther:
         )
 
         with one.connect() as connection:
-            users = connection.scalar(select(func.count()).where(U.score == 3)) or 0
-            few = select(func.count()).where(R.user_id == U.id, U.score == 3, R.amount > 3)
-            orders = connection.scalar(few) or 0
-        check_ships(cluster, one, statement, users + orders)
+            few = select(R.user_id).where(R.amount > 3)
+            users = select(func.count()).where(U.score == 3, U.id.not_in(few))
+            rows = connection.scalar(users) or 0
+        check_ships(cluster, one, statement, rows)
 
     def test_a_copy_on_every_shard_tells_its_rows(self, cluster: Cluster, one: Engine) -> None:
         statement = (
@@ -305,3 +282,133 @@ class TestRecursion:
 
         for statement in (counted, joined, select(func.count()).select_from(walk)):
             assert answers(cluster.engine, statement) == answers(one, statement)
+
+
+class TestSubqueriesBeside:
+    """Conditions that the shard of a row answers choose what it ships."""
+
+    BIG = select(R.user_id).group_by(R.user_id).having(func.sum(R.amount) > 12)
+    USERS_IN_ORDER = select(U.id, func.row_number().over(order_by=U.id))
+
+    @pytest.mark.parametrize("is_in", [True, False])
+    def test_groups_of_one_key_each(self, cluster: Cluster, one: Engine, is_in: bool) -> None:
+        among = U.id.in_(self.BIG) if is_in else U.id.not_in(self.BIG)
+
+        big = len(answers(one, self.BIG))
+        check_ships(cluster, one, self.USERS_IN_ORDER.where(among), big + count(one, among, USERS))
+
+    def test_what_is_joined_with_the_rows_that_are_left(
+        self, cluster: Cluster, one: Engine
+    ) -> None:
+        joined = USERS.join(ORDERS, U.id == R.user_id)
+        statement = BOUGHT.select_from(joined).where(U.id.in_(self.BIG))
+
+        big = len(answers(one, self.BIG))
+        check_ships(cluster, one, statement, big + big + 2 * big)
+
+    def test_an_aggregate_of_the_rows_beside(self, cluster: Cluster, one: Engine) -> None:
+        mean = select(func.avg(R.amount)).where(R.user_id == U.id).scalar_subquery()
+        users = count(one, U.score > mean, USERS)
+
+        check_ships(cluster, one, self.USERS_IN_ORDER.where(U.score > mean), users + 2 * users)
+
+    def test_an_alias_of_a_table(self, cluster: Cluster, one: Engine) -> None:
+        user = USERS.alias().c
+        statement = select(user.id, func.row_number().over(order_by=user.id))
+
+        big = len(answers(one, self.BIG))
+        check_ships(cluster, one, statement.where(user.id.in_(self.BIG)), big + big)
+
+    def test_an_alias_within_is_no_column_of_the_table_outside(
+        self, cluster: Cluster, one: Engine
+    ) -> None:
+        other = ORDERS.alias().c
+        beside = select(func.max(R.amount)).where(R.user_id == other.user_id, R.id < other.id)
+        statement = select(other.id, other.user_id, func.count().over(order_by=other.user_id))
+
+        statement = statement.where(other.amount > beside.scalar_subquery())
+
+        assert answers(cluster.engine, statement) == answers(one, statement)
+
+    def test_a_condition_on_two_tables_is_left_to_the_workspace(
+        self, cluster: Cluster, one: Engine
+    ) -> None:
+        mean = select(func.avg(R.amount)).where(R.user_id == U.id, R.amount > P.price)
+        statement = select(U.id, P.id).join_from(USERS, PRODUCTS, U.score == P.id)
+        statement = statement.where(P.price < mean.scalar_subquery())
+
+        assert answers(cluster.engine, statement) == answers(one, statement)
+
+    def test_a_choice_among_rows_is_made_once(self, cluster: Cluster, one: Engine) -> None:
+        """Twice it could be another one, where the order has ties."""
+        place = func.row_number().over(partition_by=R.user_id, order_by=R.user_id).label("place")
+        first = select(R.user_id, R.id, place).subquery()
+        own = ORDERS.alias("own").c
+        chosen = select(first.c.id).where(first.c.place == 1, first.c.user_id == own.user_id)
+        statement = select(own.user_id, func.count().over(order_by=own.user_id))
+        statement = statement.where(own.id == chosen.scalar_subquery())
+
+        check_ships(cluster, one, statement, 120)
+
+    def test_rows_whose_condition_fails_do_not_meet_it_for_want_of_others(
+        self, cluster: Cluster, one: Engine
+    ) -> None:
+        """Orders come in two places, so those that fail the condition come, too."""
+        own, other = ORDERS.alias(), ORDERS.alias()
+        ranked = exists().where(C.code == U.country, C.rank > 0)
+        beside = exists().where(U.id == own.c.user_id, ranked, other.c.user_id == U.id)
+        statement = select(own.c.user_id, func.count().over()).where(not_(beside))
+
+        assert answers(cluster.engine, statement) == answers(one, statement)
+
+    def test_changes_of_the_session_count(self, cluster: Cluster) -> None:
+        statement = self.USERS_IN_ORDER.where(U.id.in_(self.BIG))
+
+        with cluster.engine.connect() as connection:
+            before = connection.execute(statement).all()
+            connection.execute(insert(ORDERS).values(user_id=1, id=9, amount=100))
+            found = {user for user, _ in connection.execute(statement)}
+
+        assert found - {user for user, _ in before} == {1}
+
+
+class TestBlocks:
+    """What the shards make of a block has partners as rows of a table have."""
+
+    TOP = select(U.id, U.score).order_by(U.score.desc().nulls_last(), U.id).limit(5).subquery()
+
+    @pytest.mark.parametrize("is_outer", [True, False])
+    def test_rows_beside_first_rows(self, cluster: Cluster, one: Engine, is_outer: bool) -> None:
+        joined = self.TOP.join(ORDERS, R.user_id == self.TOP.c.id, isouter=is_outer)
+        statement = select(self.TOP, R.id, R.amount).select_from(joined)
+
+        first = SHARDS * 5
+        check_ships(cluster, one, statement, first + 2 * first)
+
+    def test_rows_that_need_no_partner_all_come(self, cluster: Cluster, one: Engine) -> None:
+        joined = ORDERS.outerjoin(self.TOP, R.user_id == self.TOP.c.id)
+        statement = select(self.TOP, R.id, R.amount).select_from(joined)
+
+        check_ships(cluster, one, statement, SHARDS * 5 + 120)
+
+    def test_latest_rows_of_each_key(self, cluster: Cluster, one: Engine) -> None:
+        last = select(R.user_id, func.max(R.id).label("id")).group_by(R.user_id)
+        last = last.having(func.sum(R.amount) > 12).subquery()
+        tie = and_(R.user_id == last.c.user_id, R.id == last.c.id)
+        statement = select(R.user_id, R.amount, func.count().over()).join_from(ORDERS, last, tie)
+
+        big = len(answers(one, select(last)))
+        check_ships(cluster, one, statement, big + big)
+
+    def test_groups_give_keys_to_rows_elsewhere(self, cluster: Cluster, one: Engine) -> None:
+        sold = select(R.product).group_by(R.product).having(func.sum(R.amount) > 60)
+        statement = select(U.id, U.score).where(U.score.in_(sold))
+        before, cluster.rows_worth_waiting = cluster.rows_worth_waiting, -KEYS_MAX
+        try:
+            found, told = answers(cluster.engine, statement), cluster.explain(statement).merge
+        finally:
+            cluster.rows_worth_waiting = before
+
+        assert found == answers(one, statement)
+        assert isinstance(told, Gather)
+        assert {each.choice for each in told.key_lists} == {KeyChoice.ASKED_FIRST}

@@ -29,7 +29,7 @@ from sqlalchemy_shards.cluster.readiness import database as database_findings
 from sqlalchemy_shards.cluster.readiness.report import Report, Status
 from sqlalchemy_shards.testing.servers import PostgresServers
 from sqlalchemy_shards.transactions.gid import TransactionGid
-from tests.shards.shop import ask
+from tests.databases import ask, libpq_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -311,8 +311,7 @@ def prepare(url: str, two: dict[str, str]) -> str:
     """Leave a prepared transaction of the cluster behind on s1."""
     identities = {}
     for name, each in two.items():
-        libpq = make_url(each).set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(libpq, autocommit=True) as connection:
+        with psycopg.connect(libpq_url(each), autocommit=True) as connection:
             identity = read_identity(connection)
             assert identity is not None
             identities[name] = identity
@@ -408,6 +407,63 @@ def test_tables_that_differ_between_shards(
     assert set(told) == {(None, "tables alike")}
     assert found in told[None, "tables alike"]
     assert faults(check(two, metadata)) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "found"),
+    [
+        (
+            "TYPE",
+            "AS ENUM ('low', 'high')",
+            "AS ENUM ('high', 'low')",
+            "kind is an enum of 'low', 'high' on s0, an enum of 'high', 'low' on s1",
+        ),
+        (
+            "DOMAIN",
+            "AS int CHECK (VALUE > 0)",
+            "AS int NOT NULL CHECK (VALUE > 1)",
+            "kind is a domain over integer CHECK ((VALUE > 0)) on s0, "
+            "a domain over integer NOT NULL CHECK ((VALUE > 1)) on s1",
+        ),
+        (
+            "TYPE",
+            "AS (a int, b text)",
+            'AS (a int, b text COLLATE "C")',
+            "kind is a row of a integer, b text on s0, a row of a integer, b text C on s1",
+        ),
+        (
+            "TYPE",
+            "AS RANGE (SUBTYPE = int4)",
+            "AS RANGE (SUBTYPE = int8)",
+            "kind is a range of integer on s0, a range of bigint on s1",
+        ),
+    ],
+)
+def test_types_that_differ_between_shards(
+    two: dict[str, str], metadata: MetaData, kind: str, first: str, second: str, found: str
+) -> None:
+    set_up(two, metadata)
+    ask(two["s0"], f"CREATE {kind} kind {first}")
+    ask(two["s1"], f"CREATE {kind} kind {second}")
+    told = faults(check(two, metadata))
+    ask(two["s1"], f"DROP {kind} kind; CREATE {kind} kind {first}")
+    again = check(two, metadata)
+
+    assert set(told) == {(None, "types alike")}
+    assert found.replace("text C", "text COLLATE C") in told[None, "types alike"]
+    assert said(again, Status.OK)[None, "types alike"] == "2 types, the same everywhere"
+    assert again.is_healthy
+
+
+def test_columns_in_another_order_are_a_warning(two: dict[str, str], metadata: MetaData) -> None:
+    set_up(two, metadata)
+    ask(two["s1"], "ALTER TABLE users DROP balance; ALTER TABLE users ADD balance numeric(10, 2)")
+    report = check(two, metadata)
+
+    assert report.is_healthy
+    assert said(report, Status.WARNING)[None, "order of columns"].endswith(
+        "users has id, name, balance, mood on s0, id, name, mood, balance on s1"
+    )
 
 
 def test_tables_that_the_models_do_not_place_there(two: dict[str, str], metadata: MetaData) -> None:

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,14 +14,15 @@ from sqlalchemy_shards.errors import (
     ConfigurationError,
     ShardUnavailable,
     TransactionAborted,
-    TransactionUnfinished,
 )
-from sqlalchemy_shards.events import TransactionRecovered
+from sqlalchemy_shards.events import TransactionRecovered, at
 from sqlalchemy_shards.transactions import fail_points
-from sqlalchemy_shards.transactions.fail_points import at
 from sqlalchemy_shards.transactions.gid import TransactionGid
-from sqlalchemy_shards.transactions.settle import Outcome, settle
-from tests.shards.distributed import CRASHED, CRASHING, Shards, eventually
+from sqlalchemy_shards.transactions.protocol.settling import Outcome
+from sqlalchemy_shards.transactions.settle import settle
+from tests.mortal import mortal
+from tests.shards.distributed import CRASHED, CRASHING, Shards, commit_and_crash
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,24 +55,19 @@ AFTER_THE_DECISION = [
 
 
 @pytest.fixture
-def shards(clean_shards: dict[str, str]) -> Iterator[Shards]:
-    with Shards(clean_shards) as shards:
-        yield shards.create()
+def shards(account_urls: dict[str, str]) -> Iterator[Shards]:
+    with Shards(account_urls) as shards:
+        yield shards.meet()
 
 
-def crash(shards: Shards, fail_point: str, fan_out: str = "greenlets") -> None:
+def crash(shards: Shards, fail_point: str, *, at_once: bool = True) -> None:
     """Commit on s0, s1 and s2 in another process, which ends at ``fail_point``."""
-    program = Path(__file__).with_name("distributed.py")
-    command = [sys.executable, program, json.dumps(shards.conninfo), "s0,s1,s2", fail_point]
-    path = os.pathsep.join([str(program.parents[2]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*command, fan_out],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == CRASHED, done.stderr
+    names = ("s0", "s1", "s2")
+    process = mortal(partial(commit_and_crash, at_once=at_once), shards.conninfo, names, fail_point)
+    process.start()
+    process.join()
+    assert process.exitcode == CRASHED
+    process.close()
     eventually(lambda: not any(busy(shards, name) for name in shards.conninfo), "end of sessions")
 
 
@@ -84,12 +77,12 @@ def busy(shards: Shards, name: str) -> bool:
 
 
 class TestCrashes:
-    @pytest.mark.parametrize("fan_out", ["greenlets", "sequential"])
+    # With the concurrent fan-out: tests/faults.
     @pytest.mark.parametrize("fail_point", BEFORE_THE_DECISION)
     def test_a_crash_before_the_decision_leaves_nothing(
-        self, shards: Shards, fail_point: str, fan_out: str
+        self, shards: Shards, fail_point: str
     ) -> None:
-        crash(shards, fail_point, fan_out)
+        crash(shards, fail_point, at_once=False)
 
         report = shards.recovery().recover()
 
@@ -99,12 +92,9 @@ class TestCrashes:
         assert {part.outcome for part in report.finished} <= {"aborted"}
         assert report.is_clean
 
-    @pytest.mark.parametrize("fan_out", ["greenlets", "sequential"])
     @pytest.mark.parametrize("fail_point", AFTER_THE_DECISION)
-    def test_a_crash_after_the_decision_leaves_all(
-        self, shards: Shards, fail_point: str, fan_out: str
-    ) -> None:
-        crash(shards, fail_point, fan_out)
+    def test_a_crash_after_the_decision_leaves_all(self, shards: Shards, fail_point: str) -> None:
+        crash(shards, fail_point, at_once=False)
 
         report = shards.recovery().recover()
 
@@ -114,30 +104,9 @@ class TestCrashes:
         assert {part.outcome for part in report.finished} <= {"committed"}
         assert report.is_clean
 
-    @pytest.mark.parametrize("killed", [0, 1])
-    @pytest.mark.parametrize("fail_point", [*BEFORE_THE_DECISION, *AFTER_THE_DECISION])
-    def test_a_server_that_is_killed_at_any_arrow_leaves_all_or_nothing(
-        self, shards: Shards, servers: PostgresServers, fail_point: str, killed: int
-    ) -> None:
-        enlisted = shards.deposit("s0", "s1", "s2")
-        shards.fail_at(fail_point, lambda _: servers.kill(killed))
-        committed = True
-        try:
-            shards.commit(enlisted)
-        except TransactionUnfinished:
-            pytest.fail("a committed transaction was reported by an error")
-        except Exception:
-            committed = False
-        shards.hooks.fail_points = None
-        servers.start(killed)
-
-        shards.recovery().recover()
-
-        assert shards.amounts() == (ALL if committed else NOTHING)
-        assert shards.prepared() == {}
-        assert all(one.driver.closed or one.status == "IDLE" for one in enlisted)
-
-    @pytest.mark.parametrize("fail_point", [fail_points.BEFORE_FINISH, fail_points.AFTER_FINISH])
+    @pytest.mark.parametrize(
+        "fail_point", [at(fail_points.BEFORE_FINISH, "s1"), at(fail_points.AFTER_FINISH, "s1")]
+    )
     def test_a_recovery_that_crashes_is_done_by_the_next(
         self, shards: Shards, fail_point: str
     ) -> None:
@@ -246,6 +215,10 @@ class TestRecovering:
         assert shards.prepared() == {}
         assert all("recovery aborted" in refusal for refusal in refusals)
         assert reports
+
+    def test_what_is_no_age_is_told(self, shards: Shards) -> None:
+        with pytest.raises(ConfigurationError, match="no age"):
+            shards.recovery().recover(older_than=timedelta(seconds=-1))
 
     def test_young_transactions_are_left_alone_when_asked(self, shards: Shards) -> None:
         crash(shards, fail_points.AFTER_DECISION)
@@ -365,6 +338,13 @@ class TestSettling:
             assert outcome is Outcome.ABORTED
             assert shards.decisions() == {"s0": ["abort"]}
             assert shards.recovery().outcome(str(gid.part(uuid4()))) is Outcome.ABORTED
+
+    def test_a_transaction_of_another_cluster_is_unknown(self, shards: Shards) -> None:
+        gid = replace(gid_of(shards, xid=3), cluster=uuid4())
+
+        outcome = shards.recovery().outcome(str(gid))
+
+        assert outcome is Outcome.UNKNOWN
 
     def test_a_transaction_that_is_just_being_decided_is_unknown(self, shards: Shards) -> None:
         outcomes = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import DBAPIError
@@ -48,6 +49,26 @@ def test_rows_are_merged_in_order(orders: World, size: int) -> None:
 
     assert found == list(range(300 if size == 1 else MANY))
     assert left == 0
+
+
+def test_all_objects_take_few_fetches_without_yield_per(
+    orders: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy asks for one row then, and for all others."""
+    m, fetch = orders.models, psycopg.ServerCursor.fetchmany
+    sizes: list[int] = []
+
+    def noted(cursor: Any, size: int = 0) -> Any:
+        sizes.append(size)
+        return fetch(cursor, size)
+
+    monkeypatch.setattr(psycopg.ServerCursor, "fetchmany", noted)
+    query = select(m.Order).order_by(m.Order.id)
+    with orders.session() as session:
+        found = session.scalars(query, execution_options={"stream_results": True}).all()
+
+    assert [order.id for order in found] == list(range(MANY))
+    assert len(sizes) < 40
 
 
 def test_rows_come_in_partitions_of_the_size_asked_for(orders: World) -> None:

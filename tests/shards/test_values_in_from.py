@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Integer, String, column, func, select, update, values
 
-from sqlalchemy_shards.errors import UnsupportedStatement
+from sqlalchemy_shards.errors import ScatterNotAllowed, UnsupportedStatement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,12 +83,38 @@ def test_rows_of_one_key_are_written_from_them(four_shards: World) -> None:
     assert found == ["a", "three"]
 
 
-@pytest.mark.parametrize("options", [{}, {"shard": "*"}], ids=str)
-def test_rows_of_several_shards_are_not_written_from_them(
-    four_shards: World, options: dict[str, Any]
-) -> None:
-    with four_shards.session() as session, pytest.raises(UnsupportedStatement, match="VALUES"):
-        session.execute(renamed(four_shards.models), execution_options=options)
+def test_rows_of_several_shards_are_written_from_them(world: World) -> None:
+    m = world.models
+    with world.session() as session:
+        session.add_all([m.Customer(id=number, name="old") for number in range(1, 13)])
+        session.flush()
+        changed = session.execute(renamed(m), execution_options={"shard": "*"}).rowcount
+        found = session.execute(select(m.Customer.id, m.Customer.name)).all()
+
+    assert changed == 2
+    assert {number: name for number, name in found if name != "old"} == {1: "one", 3: "three"}
+
+
+def test_rows_of_several_shards_are_not_written_unasked(four_shards: World) -> None:
+    with four_shards.session() as session, pytest.raises(ScatterNotAllowed, match="which shard"):
+        session.execute(renamed(four_shards.models))
+
+
+def test_a_reference_table_is_written_from_parameter_sets_instead(world: World) -> None:
+    m = world.models
+    statement = update(m.Region).where(m.Region.code == GIVEN.c.word).values(name=GIVEN.c.word)
+    with world.session() as session, session.begin():
+        session.add_all([m.Region(code=each, name="old") for each in ("one", "two", "three")])
+        session.flush()
+        if world.is_spread:
+            with pytest.raises(UnsupportedStatement, match="VALUES in the FROM list would be"):
+                session.execute(statement, execution_options={"synchronize_session": False})
+        changed = [{"code": each, "name": each} for each in ("one", "three")]
+        session.execute(update(m.Region), changed)
+    with world.session() as session:
+        found = session.execute(select(m.Region.code, m.Region.name)).all()
+
+    assert sorted(map(tuple, found)) == [("one", "one"), ("three", "three"), ("two", "old")]
 
 
 def test_values_that_are_expressions_are_not_looked_into(four_shards: World) -> None:

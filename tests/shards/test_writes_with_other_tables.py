@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import delete, exists, func, select, update
 
-from sqlalchemy_shards.errors import UnsupportedStatement
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -125,12 +123,3 @@ def test_objects_of_the_session_follow(shop: World, synchronize: Any) -> None:
 
     assert stored == ["new"] * 5 + ["customer 6"]
     assert names == (stored if synchronize else [f"customer {n}" for n in range(1, 7)])
-
-
-def test_a_table_that_is_not_co_located_is_refused(spread_shop: World) -> None:
-    m = spread_shop.models
-    statement = update(m.Order).where(
-        m.Order.amount == m.Customer.id, m.Order.customer_id.in_(LISTED)
-    )
-    with spread_shop.session() as session, pytest.raises(UnsupportedStatement, match="not joined"):
-        session.execute(statement.values(status="x"), execution_options={"scatter": "allow"})

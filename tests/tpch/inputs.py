@@ -208,6 +208,7 @@ INPUTS: Final[Mapping[str, Sequence[Select[Any]]]] = {
             func.substring(Customer.phone, 1, 2).in_(["13", "31", "23", "29", "30", "18", "17"])
         ),
         select(Order.custkey),
+        select(Customer.acctbal).limit(4),  # what each shard makes an average of
     ],
 }
 

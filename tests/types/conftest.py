@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, create_engine, make_url
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine
 
 from sqlalchemy_shards import create_cluster, shard_table
-from tests.databases import own_urls
+from tests.databases import libpq_url, own_urls
 from tests.types.kinds import KINDS, SETUP
 
 if TYPE_CHECKING:
@@ -122,5 +122,4 @@ def _fill(world: Typed, one: str, urls: dict[str, str]) -> None:
 
 
 def _connect(url: str) -> psycopg.Connection[Any]:
-    libpq = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(libpq, autocommit=True)
+    return psycopg.connect(libpq_url(url), autocommit=True)

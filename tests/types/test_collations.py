@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from sqlalchemy_shards import create_cluster, shard_table
+from tests.databases import libpq_url
 from tests.types.answers import answer
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ def _fill(world: Worded) -> None:
 
 
 def _connect(url: str) -> psycopg.Connection[Any]:
-    libpq = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(libpq, autocommit=True)
+    return psycopg.connect(libpq_url(url), autocommit=True)
 
 
 def statements(table: Table, *, is_vague: bool) -> Mapping[str, Any]:

@@ -148,6 +148,7 @@ ALIKE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), [*ALIKE, *((b, a) for a, b in ALIKE)])
 def test_joins_of_two_types_compare_as_one_database_does(
     typed_world: Typed, one: str, other: str

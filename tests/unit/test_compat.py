@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy
+from greenlet import greenlet
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Identity,
     Integer,
     MetaData,
+    Numeric,
     String,
     Table,
     bindparam,
@@ -36,9 +38,22 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 from sqlalchemy.dialects.postgresql import dialect as postgresql
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.dialects.postgresql.base import PGCompiler
+from sqlalchemy.exc import IntegrityError, MissingGreenlet
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Session, aliased, mapped_column, with_loader_criteria
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    aliased,
+    joinedload,
+    mapped_column,
+    relationship,
+    with_loader_criteria,
+)
+from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.visitors import replacement_traverse
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.cluster.dialect import ShardsDialect
@@ -150,6 +165,27 @@ class TestStatements:
         assert "users.points >" in str(found.whereclause)
         assert [column.key for column in found.selected_columns] == ["id", "name", "points"]
 
+    def test_joins_that_load_are_told(self) -> None:
+        class Base(DeclarativeBase):
+            pass
+
+        class Parent(Base):
+            __tablename__ = "parents"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        class Child(Base):
+            __tablename__ = "children"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            parent: Mapped[int] = mapped_column(ForeignKey("parents.id"))
+
+        Parent.children = relationship(Child)
+        joined = select(Parent).options(joinedload(Parent.children))
+
+        assert _compat.loads_by_joins(compiled(joined))
+        assert _compat.loads_by_joins(compiled(joined.limit(3)))
+        assert not _compat.loads_by_joins(compiled(select(Parent).join(Child)))
+        assert not _compat.loads_by_joins(compiled(select(users)))
+
     def test_the_core_statement_of_others(self) -> None:
         union = union_all(select(users.c.id), select(orders.c.id))
         raw = text("SELECT 1")
@@ -248,6 +284,8 @@ class TestStatements:
         assert _compat.select_shape(query.distinct()).distinct
         assert not _compat.select_shape(query.distinct()).distinct_on
         assert _compat.select_shape(query.with_for_update()).for_update
+        assert not _compat.select_shape(query.with_for_update()).skips_locked
+        assert _compat.select_shape(query.with_for_update(skip_locked=True)).skips_locked
         assert _compat.select_shape(query.add_cte(cte)).independent_ctes == (cte,)
         assert _compat.select_shape(query.prefix_with("X")).embellished
         assert _compat.select_shape(query.suffix_with("X")).embellished
@@ -269,7 +307,8 @@ class TestStatements:
             query = select(users.c.id).ext(distinct_on(users.c.name))
             shapes.append(_compat.select_shape(query))
 
-        assert all(shape.distinct_on or shape.extended for shape in shapes)
+        assert all(shape.distinct_on == (users.c.name,) for shape in shapes)
+        assert not any(shape.extended for shape in shapes)
 
     def test_extensions_are_noticed(self) -> None:
         conflict = upsert(users).on_conflict_do_nothing()
@@ -277,9 +316,50 @@ class TestStatements:
         assert not _compat.has_extensions(select(users))
         assert not _compat.has_extensions(conflict)
         if hasattr(select(users), "ext"):
-            from sqlalchemy.dialects.postgresql import distinct_on
+            from sqlalchemy.sql import SyntaxExtension
 
-            assert _compat.has_extensions(select(users).ext(distinct_on(users.c.name)))
+            class Behind(SyntaxExtension, ClauseElement):  # type: ignore[misc]
+                def apply_to_select(self, select_stmt: Any) -> None:
+                    select_stmt.apply_syntax_extension_point(lambda _: [self], "post_body")
+
+            assert _compat.has_extensions(select(users).ext(Behind()))
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_a_select_is_given_distinct_on(self) -> None:
+        picked = _compat.with_distinct_on(select(users.c.id), [users.c.name])
+
+        assert str(compiled(picked)).startswith("SELECT DISTINCT ON (users.name) users.id")
+
+    def test_selects_are_noted_where_they_are_written(self) -> None:
+        noted: list[Any] = []
+
+        class Noting(_compat.NotesSelects, PGCompiler):
+            def note_select(self, final: Any, froms: Any, names: Any) -> None:
+                noted.append((final, list(froms), dict(names)))
+
+        inner = select(orders.c.id).where(orders.c.user_id == users.c.id)
+        outer = select(users.c.id.label("n")).where(inner.exists())
+        dialect: Any = postgresql()
+        dialect.statement_compiler = Noting
+        outer.compile(dialect=dialect)
+
+        assert [froms for _, froms, _ in noted] == [[users], [orders]]
+        assert noted[0][0] is outer
+        assert noted[0][2]["n"] is outer.selected_columns[0]
+
+    def test_the_outermost_select_is_kept_behind_from_statement(self) -> None:
+        class Keeping(_compat.KeepsOutermost, PGCompiler):
+            pass
+
+        dialect: Any = postgresql()
+        dialect.statement_compiler = Keeping
+        chosen = select(Cat).where(Cat.id.in_(select(Cat.id).limit(1))).order_by("id").limit(2)
+        kept = select(Cat).from_statement(chosen).compile(dialect=dialect)
+
+        assert _compat.core_statement(kept).get_final_froms() == [Cat.__table__]
+        assert _compat.select_shape(_compat.core_statement(kept)).limit.value == 2
+        assert _compat.label_meanings(kept)["id"].name == "id"
+        assert not _compat.loads_by_joins(kept)
 
     def test_labels_are_resolved(self) -> None:
         labelled = (users.c.points + 1).label("more")
@@ -302,9 +382,21 @@ class TestStatements:
         assert "kind IN" in str(compiled(select(Cat.id)))
         assert "kind IN" not in str(compiled(plain))
 
+    def test_what_any_asks_for_can_be_replaced(self) -> None:
+        kept = (users.c.id == 1)._annotate({"no_replacement_traverse": True})
+        alias = users.alias()
+
+        def replace(node: Any, **_: Any) -> Any:
+            return alias.c.id if node is users.c.id else None
+
+        assert replacement_traverse(kept, {}, replace) is kept
+        replaced: Any = replacement_traverse(_compat.replaceable(kept), {}, replace)
+        assert replaced.left is alias.c.id
+        assert _compat.replaceable(users.c.id) is users.c.id
+
     def test_a_fetch_clause_with_its_options(self) -> None:
         fetched = select(users.c.id).order_by(users.c.id).fetch(3, with_ties=True)
-        other = _compat.with_fetch_of(select(users.c.name), fetched)
+        other = _compat.with_window_of(select(users.c.name), fetched)
 
         assert _compat.select_shape(other).fetch is _compat.select_shape(fetched).fetch
         assert "WITH TIES" in str(compiled(other))
@@ -393,6 +485,20 @@ class TestModification:
         assert _compat.returning(insert(users)) == ()
         assert _compat.returning(update(users).returning(users.c.id)) == (users.c.id,)
 
+    def test_the_from_list_of_an_update(self) -> None:
+        other = users.alias()
+        statement = update(users).values(name="x").where(users.c.name == other.c.name)
+
+        assert _compat.extra_froms(compiled(statement)) == (other,)
+        assert _compat.extra_froms(compiled(insert(users))) == ()
+
+    def test_an_update_that_the_orm_leaves_alone(self) -> None:
+        statement = update(Cat).values(kind="x")
+        plain = _compat.plain_write(statement)
+
+        assert "WHERE" in str(compiled(statement))
+        assert "WHERE" not in str(compiled(plain))
+
     def test_ctes_that_were_added(self) -> None:
         cte = select(orders.c.id).cte("more")
 
@@ -440,6 +546,18 @@ class TestExecutions:
             connection.execute(select(users).where(users.c.id == value))
 
         assert _compat.raw_parameters(seen[0][0])["value"] == 9
+
+    def test_literal_execute_parameters_are_kept_before_they_are_rendered(self) -> None:
+        number = bindparam("number", 5, literal_execute=True, type_=Integer)
+        listed = bindparam("some", [1], literal_execute=True, expanding=True, type_=Integer)
+        query = select(users).where(users.c.id == number, users.c.points.in_(listed))
+        statement: Any = query.compile(dialect=ShardsDialect())
+        values = statement.construct_params({"number": 6})
+        state = statement.construct_expanded_state({"number": 6})
+
+        assert "users.id = 6" in state.statement
+        assert not state.parameters
+        assert values.rendered == {"number": 6, "some": [1]}
 
     def test_literal_execute_parameters_are_missing_or_right(self, engine: Any) -> None:
         number = bindparam("number", 5, literal_execute=True, type_=Integer)
@@ -725,6 +843,36 @@ class TestDefaultsOfRows:
         assert seen == [("number", {"key": 5})]
 
 
+class TestOutsideOfStatements:
+    def test_defaults_of_rows_that_no_statement_inserts(self) -> None:
+        def doubled(context: Any) -> int:
+            return 2 * int(context.get_current_parameters()["key"])
+
+        table = Table(
+            "t", MetaData(), Column("key", Integer), Column("number", Integer, default=doubled)
+        )
+        with closing_engine() as engine, engine.connect() as connection:
+            compiled = insert(table).compile(engine, column_keys=["key", "number"])
+            context = _compat.context_of_defaults(connection, compiled)
+            context.current_parameters = {"key": 4}
+            context.current_column = table.c.number
+
+            assert table.c.number.default.arg(context) == 8
+            assert context.isinsert
+            assert context.dialect is engine.dialect
+
+    def test_an_error_of_the_driver_is_wrapped_and_listeners_are_told(self) -> None:
+        told = []
+        with closing_engine() as engine, engine.connect() as connection:
+            event.listen(engine, "handle_error", lambda context: told.append(context.statement))
+            error = engine.dialect.dbapi.IntegrityError("no")  # type: ignore[union-attr]
+            with pytest.raises(IntegrityError) as raised:
+                _compat.raise_as_sqlalchemy(connection, "COPY t FROM STDIN", error)
+
+        assert raised.value.orig is error
+        assert told == ["COPY t FROM STDIN"]
+
+
 def test_what_an_exclusion_constraint_compares_is_read() -> None:
     room: Column[int] = Column("room", Integer)
     constraint = ExcludeConstraint((func.abs(room), "="), ("stay", "&&"))
@@ -833,6 +981,25 @@ class TestValuesLists:
         assert [row["id"] for row in _compat.values_rows(found)] == [3, 4]
         assert _compat.client_side_defaults(found) == []
 
+    def test_rows_of_another_select_are_put_in_their_place(self) -> None:
+        first = insert(users).from_select(["id"], select(users.c.id))
+        first = first.add_cte(select(orders.c.id).cte("more"))
+        second = select(users.c.id + 1)
+
+        found = _compat.with_select(first, second)
+        assert _compat.dml_ctes(found) == ()
+        assert "WITH" not in str(found)
+        assert found.select is second
+        assert _compat.selected_names(found) == ["id"]
+        assert first.select is not second
+
+    def test_options_of_the_orm_are_seen(self) -> None:
+        statement = insert(users)
+        option = with_loader_criteria(User, User.id > 1)
+
+        assert not _compat.has_options(statement)
+        assert _compat.has_options(statement.options(option))
+
     def test_it_is_never_cached(self) -> None:
         assert self.statement()._generate_cache_key() is None
 
@@ -845,3 +1012,113 @@ def test_values_that_are_expressions_are_seen(row: tuple[Any, Any], expected: bo
     rows = sqlalchemy.values(Column("a", Integer), Column("b", String), name="v")
 
     assert _compat.has_expressions(rows.data([(2, "y")]).data([row])) is expected
+
+
+class InItsOwnForm(_compat.ExpandsLists, PGCompiler):
+    """Writes each list of two values and more as one parameter."""
+
+    long_list = 2
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self._variants = {}
+        super().__init__(*arguments, **keywords)
+
+    def list_form(self, name: str) -> _compat.ListForm:
+        return _compat.ListForm((name, f"{name}_more"), f"= ANY (:{name})", f"<> ALL (:{name})")
+
+    def list_values(self, parameters: Any, *, least: int) -> Any:
+        return {
+            name: ("text", "more")
+            for name, value in parameters.items()
+            if isinstance(value, list) and len(value) >= least
+        }
+
+
+class OwnForms(postgresql):  # type: ignore[misc]
+    statement_compiler = InItsOwnForm
+    supports_statement_cache = False
+
+
+class TestListsInTheirOwnForms:
+    def statement(self) -> Any:
+        short = literal(1).in_(bindparam("short", expanding=True))
+        long = literal(1).not_in(bindparam("a %long", expanding=True))
+        return select(short, long, literal(1).in_(bindparam("a %long", expanding=True)))
+
+    def test_a_long_list_is_written_anew(self) -> None:
+        compiled = self.statement().compile(dialect=OwnForms())
+        values = {"short": [5], "a %long": [6, 7]}
+        state = compiled.construct_expanded_state(values, escape_names=False)
+
+        assert "IN (%(short_1)s" in state.statement
+        assert "<> ALL (:a %long)" in state.statement
+        assert "= ANY (:a %long)" in state.statement
+        assert "POSTCOMPILE" not in state.statement
+        assert state.parameters["a %long"] == [6, 7]
+        assert state.processors["a %long"]([6, 7]) == "text"
+        assert state.parameters["a %long_more"] == "more"
+        assert state.parameter_expansion == {"short": ["short_1"]}
+
+    def test_all_are_if_that_is_asked_for(self) -> None:
+        compiled = self.statement().compile(dialect=OwnForms())
+        state = compiled.expanded({"short": [5], "a %long": [6, 7]})
+
+        assert "= ANY (:short)" in state.statement
+        assert state.processors["short"]([5]) == "text"
+        assert not state.parameter_expansion
+        assert compiled.string.count(_compat.list_marker(compiled, "a %long")) == 2
+        assert compiled.string.count(_compat.list_marker(compiled, "short")) == 1
+
+    def test_the_type_that_values_are_cast_to(self) -> None:
+        compiled: Any = select(literal(1)).compile(dialect=ShardsDialect())
+
+        assert _compat.cast_of(BigInteger(), compiled) == "BIGINT"
+        assert _compat.cast_of(String(5), compiled) == "VARCHAR"
+        assert _compat.cast_of(Numeric(), compiled) is None
+
+
+def test_versions_are_held_against_those_of_loaded_rows() -> None:
+    (load_options,) = _compat.checking_versions().values()
+
+    assert load_options._version_check
+    assert list(_compat.checking_versions()) == ["_sa_orm_load_options"]
+
+
+def test_a_greenlet_that_may_await_gives_its_parent_what_it_awaits() -> None:
+    given: list[Any] = []
+
+    def branch() -> None:
+        given.append(_compat.in_greenlet())
+        given.append(_compat.await_only("an awaitable"))  # type: ignore[arg-type]
+
+    awaiting = greenlet(branch)
+    _compat.let_await(awaiting)
+    given.append(awaiting.switch())
+    awaiting.switch("its value")
+
+    assert given == [True, "an awaitable", "its value"]
+    assert not _compat.in_greenlet()
+
+
+def test_who_may_await_is_told_before_anything_is_awaited() -> None:
+    branch = greenlet(lambda: None)
+    with pytest.raises(MissingGreenlet):
+        _compat.check_may_await(branch)
+
+    _compat.let_await(branch)
+
+    _compat.check_may_await(branch)
+
+
+def test_the_driver_connection_of_an_execution_is_found(engine: Any) -> None:
+    found = []
+    with engine.connect() as connection:
+        event.listen(
+            connection,
+            "before_cursor_execute",
+            lambda *given: found.append(_compat.driver_connection(given[4])),
+        )
+        connection.execute(select(1))
+        own = connection.connection.dbapi_connection
+
+    assert found == [own]

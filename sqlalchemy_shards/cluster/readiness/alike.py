@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .database import shown_duration
-from .report import Finding, Status, listed
+from sqlalchemy_shards.topology.durations import shown_duration
+
+from .report import Finding, Status, shards_by, told_by_shard
 from .server import shown_version
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _versions(seen: Mapping[str, ShardFacts]) -> Finding:
         None,
         "versions",
         Status.WARNING,
-        _shown(majors),
+        told_by_shard(majors),
         "upgrade the older ones: functions and orders differ between major versions",
     )
 
@@ -64,7 +65,7 @@ def _collation_libraries(seen: Mapping[str, ShardFacts]) -> Iterator[Finding]:
             "collation versions",
             Status.WARNING,
             f"collations come in several versions, which may order differently: "
-            f"{_shown(libraries)}",
+            f"{told_by_shard(libraries)}",
             "let all servers have the same release of the operating system, or of ICU",
         )
 
@@ -110,7 +111,7 @@ def _differing(
     """In words, the named values that not all shards have alike."""
     names = dict.fromkeys(name for facts in seen.values() for name in values(facts))
     return [
-        f"{name}: {_shown(groups)}"
+        f"{name}: {told_by_shard(groups)}"
         for name in names
         if len(groups := _groups(seen, lambda f, n=name: values(f).get(n, absent))) > 1  # type: ignore[misc]
     ]
@@ -120,11 +121,4 @@ def _groups(
     seen: Mapping[str, ShardFacts], value: Callable[[ShardFacts], str]
 ) -> dict[str, list[str]]:
     """Value -> the shards that have it."""
-    groups: dict[str, list[str]] = {}
-    for shard, facts in seen.items():
-        groups.setdefault(value(facts), []).append(shard)
-    return groups
-
-
-def _shown(groups: Mapping[str, list[str]]) -> str:
-    return ", ".join(f"{value} on {listed(shards)}" for value, shards in groups.items())
+    return shards_by({shard: value(facts) for shard, facts in seen.items()})

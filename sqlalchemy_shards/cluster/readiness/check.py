@@ -12,7 +12,7 @@ from sqlalchemy.exc import CompileError
 
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.cluster.schema import check_declared, tables_on
-from sqlalchemy_shards.connections.fan_out import Branch
+from sqlalchemy_shards.connections.fan_out import branch_for_each
 from sqlalchemy_shards.models.distribution import distribution_of
 
 from .judging import judge
@@ -46,7 +46,7 @@ def check_cluster(
             return look_at(driver, shard, here)
 
     outcomes = cluster.fan_out.run(
-        [Branch(name, lambda name=name: look(name)) for name in cluster.shards],  # type: ignore[misc]
+        branch_for_each(cluster.shards, look),
         deadline_seconds=deadline_seconds,
     )
     seen: dict[str, ShardFacts | Exception] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy_shards.catalog.identity import SCHEMA_VERSION
+from sqlalchemy_shards.topology.durations import shown_duration
 
 from .report import Finding, Status
 
@@ -28,22 +29,10 @@ def judge_database(shard: str, facts: ShardFacts, twin: str | None) -> Iterator[
     yield from _collation_version(shard, facts)
 
 
-def shown_duration(seconds: float) -> str:
-    """Return a duration in its largest unit.
-
-    >>> shown_duration(7200)
-    '2 h'
-    """
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def _schema(shard: str, facts: ShardFacts) -> Finding:
     subject = "schema shards"
     if facts.identity is None:
-        advice = "call cluster.bootstrap(), or cluster.create_all(metadata), once"
+        advice = "run `alembic upgrade head`, or call cluster.bootstrap(), once"
         return Finding(shard, subject, Status.FAILED, "it is not there", advice)
     found = f"version {facts.identity.version}"
     if facts.may_use_schema and facts.identity.version < SCHEMA_VERSION:
@@ -57,7 +46,7 @@ def _schema(shard: str, facts: ShardFacts) -> Finding:
         Status.FAILED,
         f"{found}, but the role of the application may not use it",
         "grant it USAGE on the schema shards, SELECT on its table identity, and "
-        "SELECT, INSERT, UPDATE and DELETE on its table decisions",
+        "SELECT, INSERT, UPDATE and DELETE on its other tables",
     )
 
 
@@ -69,6 +58,10 @@ def _identity(shard: str, facts: ShardFacts, twin: str | None) -> Finding:
     if facts.identity is None:
         return Finding(shard, subject, Status.SKIPPED, "it is written with the schema shards")
     found = f"shard {facts.identity.shard_name!r} of cluster {facts.identity.cluster_name!r}"
+    if facts.identity.newcomers.get(shard) is False:
+        found += ", which has not joined yet"
+        advice = f"run `shards migrate join {shard}` until it says that it has"
+        return Finding(shard, subject, Status.WARNING, found, advice)
     return Finding(shard, subject, Status.OK, found)
 
 
@@ -96,7 +89,7 @@ def _prepared(shard: str, facts: ShardFacts) -> Iterator[Finding]:
 def _left_behind(shard: str, left_behind: list[Prepared]) -> Finding:
     oldest = shown_duration(max(each.age_seconds for each in left_behind))
     found = f"{len(left_behind)} left behind, the oldest for {oldest}"
-    advice = "call cluster.recover()"
+    advice = "run `shards transactions recover`, or cluster.recover()"
     owners = sorted({each.owner for each in left_behind if not each.may_finish})
     if owners:
         found += f"; the role of the application may not finish those of {', '.join(owners)}"

@@ -12,10 +12,16 @@ from sqlalchemy_shards.errors import ConfigurationError
 
 from .alike import judge_alikeness
 from .database import judge_database
-from .report import Finding, Report, Status
+from .report import Finding, Report, Status, shards_by
 from .seen import ShardFacts
 from .server import judge_server
-from .tables import judge_declarations, judge_likeness_of_tables, judge_tables
+from .tables import (
+    judge_declarations,
+    judge_likeness_of_tables,
+    judge_likeness_of_types,
+    judge_order_of_columns,
+    judge_tables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,9 +43,9 @@ def judge(
     if len(answered) > 1:
         findings += judge_alikeness(answered)
         findings += judge_likeness_of_tables(answered)
-    servers: dict[int, list[str]] = {}
-    for name, facts in answered.items():
-        servers.setdefault(facts.server.started_at, []).append(name)
+        findings += judge_order_of_columns(answered)
+        findings += judge_likeness_of_types(answered)
+    servers = shards_by({name: facts.server.started_at for name, facts in answered.items()})
     first_with: dict[tuple[int, int], str] = {}
     for shard, found in seen.items():
         if not isinstance(found, ShardFacts):

@@ -57,6 +57,7 @@ _SETTING_NAMES: Final = [
     "extra_float_digits",
     "lc_monetary",
     "lc_numeric",
+    "lc_time",
     "default_text_search_config",
     "search_path",
 ]
@@ -81,6 +82,11 @@ SELECT pg_catalog.has_table_privilege('shards.decisions', 'SELECT')
    AND pg_catalog.has_table_privilege('shards.decisions', 'UPDATE')
    AND pg_catalog.has_table_privilege('shards.decisions', 'DELETE')
 """
+_MAY_USE_MARKERS: Final = """
+SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(name, privilege))
+FROM (VALUES ('shards.markers'), ('shards.marker_horizons')) AS t(name),
+    (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p(privilege)
+"""
 
 # Only its own role, one that may become it, or a superuser may finish a prepared transaction.
 _PREPARED: Final = """
@@ -98,13 +104,15 @@ def look_at(
 
     :param tables: those that the models place there; None: nobody asked for tables.
     """
-    server = _server(driver)
+    server = look_at_server(driver)
     identity = read_identity(driver)
     with driver.cursor(row_factory=tuple_row) as cursor:
         may_use = identity is not None and cursor.execute(_MAY_USE).fetchone() == (True,)
+        if may_use and identity is not None and identity.consistent_reads:
+            may_use = cursor.execute(_MAY_USE_MARKERS).fetchone() == (True,)
     return ShardFacts(
         server=server,
-        database=_database(driver, server.version),
+        database=look_at_database(driver, server.version),
         identity=identity,
         may_use_schema=may_use,
         prepared=_prepared(driver, shard, identity),
@@ -112,7 +120,8 @@ def look_at(
     )
 
 
-def _server(driver: psycopg.Connection[Any]) -> ServerSeen:
+def look_at_server(driver: psycopg.Connection[Any]) -> ServerSeen:
+    """Return what is to be seen of the server behind an autocommit connection."""
     with driver.cursor(row_factory=tuple_row) as cursor:
         row: Any = cursor.execute(_SERVER).fetchone()
         version, started_at, is_standby, is_read_only, prepared_max, wal_level, connections = row
@@ -142,7 +151,8 @@ def _clock(driver: psycopg.Connection[Any]) -> tuple[float, float]:
     return row[0] - (before + after) / 2, abs(after - before) / 2
 
 
-def _database(driver: psycopg.Connection[Any], server_version: int) -> DatabaseSeen:
+def look_at_database(driver: psycopg.Connection[Any], server_version: int) -> DatabaseSeen:
+    """Return what is to be seen of the database behind an autocommit connection."""
     with driver.cursor(row_factory=tuple_row) as cursor:
         row: Any = cursor.execute(_DATABASE).fetchone()
         oid, encoding, collate, ctype, provider, locale, recorded = row

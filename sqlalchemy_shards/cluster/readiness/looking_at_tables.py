@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -9,10 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import psycopg
 from psycopg.rows import tuple_row
 
+from sqlalchemy_shards.catalog.definitions import read_definitions
+
 from .seen import ColumnSeen, TableSeen, TablesSeen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy_shards.catalog.definitions import Definition
 
     from .seen import TableExpected
 
@@ -33,29 +38,6 @@ WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')
 ORDER BY 2, 3
 """
 
-_COLUMNS: Final = """
-SELECT a.attrelid::bigint, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
-       NOT a.attnotnull, CASE WHEN c.collname <> 'default' THEN c.collname END
-FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
-WHERE a.attrelid = ANY (%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attrelid, a.attnum
-"""
-
-# What enforces or orders, however it is named.
-_RULES: Final = """
-SELECT conrelid::bigint, pg_catalog.pg_get_constraintdef(oid)
-FROM pg_catalog.pg_constraint
-WHERE conrelid = ANY (%s::oid[]) AND contype IN ('c', 'f', 'p', 'u', 'x')
-UNION ALL
-SELECT i.indrelid::bigint,
-       CASE WHEN i.indisunique THEN 'unique index ' ELSE 'index ' END
-       || pg_catalog.substring(pg_catalog.pg_get_indexdef(i.indexrelid), ' USING (.*)$')
-FROM pg_catalog.pg_index i
-WHERE i.indrelid = ANY (%s::oid[])
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c WHERE c.conindid = i.indexrelid
-                  AND c.contype IN ('p', 'u', 'x'))
-"""
-
 _TYPES: Final = """
 SELECT pg_catalog.format_type(oid, modifier)
 FROM unnest(%s::oid[], %s::int[]) WITH ORDINALITY AS t (oid, modifier, place) ORDER BY place
@@ -66,27 +48,32 @@ _OF_TOOLS: Final = frozenset({"alembic_version"})
 
 
 def look_at_tables(driver: psycopg.Connection[Any], wanted: Sequence[TableExpected]) -> TablesSeen:
-    """Return the tables that ``wanted`` names, and the names of all others."""
+    """Return the tables that ``wanted`` names, the names of all others, and the own types."""
     with driver.cursor(row_factory=tuple_row) as cursor:
         rows = [_Row(*row) for row in cursor.execute(_TABLES)]
     by_name: dict[tuple[str | None, str], _Row] = {(row.schema, row.relation): row for row in rows}
     by_name |= {(None, row.relation): row for row in rows if row.is_visible}
     found = {table.name: by_name.get((table.schema, table.relation)) for table in wanted}
-    oids = [row.oid for row in found.values() if row is not None]
-    columns, rules = _columns(driver, oids), _rules(driver, oids)
+    oids = {row.oid for row in found.values() if row is not None}
+    defined: defaultdict[str | None, list[Definition]] = defaultdict(list)
+    for each in read_definitions(driver, ("type", "column", "constraint", "index")):
+        defined[each.table].append(each)
     known = {
-        name: None
-        if row is None
-        else TableSeen(columns[row.oid], frozenset(rules[row.oid]), tuple(row.lacking))
+        name: None if row is None else _seen(defined[row.name], row.lacking)
         for name, row in found.items()
     }
     others = [
-        row.relation if row.is_visible else f"{row.schema}.{row.relation}"
+        row.name
         for row in rows
         if row.is_own and row.oid not in oids and row.relation not in _OF_TOOLS
     ]
     types = {column.type for table in wanted for column in table.columns.values()}
-    return TablesSeen(known, _types(driver, sorted(types)), tuple(others))
+    return TablesSeen(
+        known,
+        _types(driver, sorted(types)),
+        tuple(others),
+        {each.name: json.loads(each.facts).get("definition", "") for each in defined[None]},
+    )
 
 
 class _Row(NamedTuple):
@@ -99,23 +86,24 @@ class _Row(NamedTuple):
     is_own: bool
     lacking: list[str]
 
-
-def _columns(
-    driver: psycopg.Connection[Any], oids: Sequence[int]
-) -> defaultdict[int, dict[str, ColumnSeen]]:
-    columns: defaultdict[int, dict[str, ColumnSeen]] = defaultdict(dict)
-    with driver.cursor(row_factory=tuple_row) as cursor:
-        for oid, name, *rest in cursor.execute(_COLUMNS, (list(oids),)):
-            columns[oid][name] = ColumnSeen(*rest)
-    return columns
+    @property
+    def name(self) -> str:
+        """As the search path has it."""
+        return self.relation if self.is_visible else f"{self.schema}.{self.relation}"
 
 
-def _rules(driver: psycopg.Connection[Any], oids: Sequence[int]) -> defaultdict[int, set[str]]:
-    rules: defaultdict[int, set[str]] = defaultdict(set)
-    with driver.cursor(row_factory=tuple_row) as cursor:
-        for oid, rule in cursor.execute(_RULES, (list(oids), list(oids))):
-            rules[oid].add(rule)
-    return rules
+def _seen(definitions: Sequence[Definition], lacking: Sequence[str]) -> TableSeen:
+    """A table, of what belongs to it; its rules are what enforces or orders, however named."""
+    facts = [(each, json.loads(each.facts)) for each in definitions]
+    return TableSeen(
+        {
+            each.name: ColumnSeen(known["type"], known["nullable"] == "yes", known.get("collation"))
+            for each, known in facts
+            if each.kind == "column"
+        },
+        frozenset(known["definition"] for each, known in facts if each.kind != "column"),
+        tuple(lacking),
+    )
 
 
 def _types(driver: psycopg.Connection[Any], types: Sequence[str]) -> dict[str, str]:

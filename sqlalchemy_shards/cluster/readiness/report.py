@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+T = TypeVar("T")
 
 
 class Status(enum.Enum):
@@ -109,3 +111,23 @@ def listed(names: Sequence[str]) -> str:
     's0, s1 and s2'
     """
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def shards_by(values: Mapping[str, T]) -> dict[T, list[str]]:
+    """Return for each value the shards that have it.
+
+    :param values: that of each shard.
+    """
+    shards: dict[T, list[str]] = {}
+    for shard, value in values.items():
+        shards.setdefault(value, []).append(shard)
+    return shards
+
+
+def told_by_shard(shards: Mapping[str, Sequence[str]]) -> str:
+    """Return which shards have which value.
+
+    >>> told_by_shard({"15": ["s0", "s1"], "16": ["s2"]})
+    '15 on s0 and s1, 16 on s2'
+    """
+    return ", ".join(f"{value} on {listed(names)}" for value, names in shards.items())

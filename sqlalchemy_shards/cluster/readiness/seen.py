@@ -77,7 +77,7 @@ class ColumnSeen:
 class TableSeen:
     """A table that is there.
 
-    :param columns: by name.
+    :param columns: by name, in the order that the table has.
     :param rules: definitions of its constraints and indexes, without their names.
     :param lacking: privileges that the application's role does not have.
     """
@@ -94,11 +94,13 @@ class TablesSeen:
     :param known: each that the models place here, None: it is not there.
     :param types: SQL of a column's type in the models -> as this server writes it.
     :param others: tables that the models do not place here.
+    :param own_types: enums, domains, composite types and ranges, by name, as they are defined.
     """
 
     known: Mapping[str, TableSeen | None]
     types: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    own_types: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .report import Finding, Status, listed, some
+from .report import Finding, Status, listed, shards_by, some, told_by_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .seen import Expectation, ShardFacts, TableExpected, TableSeen, TablesSeen
+    from .seen import ColumnSeen, Expectation, ShardFacts, TableExpected, TableSeen, TablesSeen
 
 _SENTENCES: Final = "; "
 _MIGRATE: Final = "call cluster.create_all(metadata), or run the migrations"
@@ -76,6 +76,50 @@ def judge_likeness_of_tables(seen: Mapping[str, ShardFacts]) -> Iterator[Finding
         yield Finding(None, "tables alike", Status.OK, f"{len(names)} tables, the same everywhere")
 
 
+def judge_likeness_of_types(seen: Mapping[str, ShardFacts]) -> Iterator[Finding]:
+    """Yield what differs between the types that an application has made on the shards."""
+    shards = {
+        name: facts.tables.own_types for name, facts in seen.items() if facts.tables is not None
+    }
+    names = sorted({name for types in shards.values() for name in types})
+    differing: list[str] = []
+    for name in names:
+        values = shards_by({shard: types[name] for shard, types in shards.items() if name in types})
+        if len(values) > 1:
+            differing.append(f"{name} is {told_by_shard(values)}")
+    if differing:
+        yield Finding(
+            None,
+            "types alike",
+            Status.FAILED,
+            f"types differ between shards: {some(differing, _SENTENCES)}",
+            "run the same migrations on every shard; to put the labels of an enum in another "
+            "order, make the type anew",
+        )
+    elif names:
+        yield Finding(None, "types alike", Status.OK, f"{len(names)} types, the same everywhere")
+
+
+def judge_order_of_columns(seen: Mapping[str, ShardFacts]) -> Iterator[Finding]:
+    """Yield which tables have the same columns in another order on some shards."""
+    shards = {name: facts.tables.known for name, facts in seen.items() if facts.tables is not None}
+    differing: list[str] = []
+    for name in dict.fromkeys(name for tables in shards.values() for name in tables):
+        there = {shard: table for shard, tables in shards.items() if (table := tables.get(name))}
+        orders = shards_by({shard: tuple(table.columns) for shard, table in there.items()})
+        if len(orders) > 1 and len(set(map(frozenset, orders))) == 1:
+            told = {", ".join(order): where for order, where in orders.items()}
+            differing.append(f"{name} has {told_by_shard(told)}")
+    if differing:
+        yield Finding(
+            None,
+            "order of columns",
+            Status.WARNING,
+            f"tables have their columns in different orders: {some(differing, _SENTENCES)}",
+            "name the columns in raw SQL: SELECT * of such a table is refused over several shards",
+        )
+
+
 def _missing(shard: str, tables: TablesSeen) -> Finding:
     missing = [name for name, table in tables.known.items() if table is None]
     if not missing:
@@ -139,16 +183,11 @@ def _differences(name: str, there: Mapping[str, TableSeen]) -> Iterator[str]:
     """What the shards do not agree about, one sentence for each column and rule."""
     columns = dict.fromkeys(column for table in there.values() for column in table.columns)
     for column in columns:
-        values: dict[str, list[str]] = {}
-        for shard, table in there.items():
-            found = table.columns.get(column)
-            shown = "missing"
-            if found is not None:
-                shown = found.type + (f" {found.collation}" if found.collation else "")
-                shown += "" if found.is_nullable else " NOT NULL"
-            values.setdefault(shown, []).append(shard)
+        values = shards_by(
+            {shard: _shown(table.columns.get(column)) for shard, table in there.items()}
+        )
         if len(values) > 1:
-            yield f"{name}.{column} is {_by_shard(values)}"
+            yield f"{name}.{column} is {told_by_shard(values)}"
     rules = dict.fromkeys(rule for table in there.values() for rule in sorted(table.rules))
     for rule in rules:
         lacking = [shard for shard, table in there.items() if rule not in table.rules]
@@ -156,5 +195,8 @@ def _differences(name: str, there: Mapping[str, TableSeen]) -> Iterator[str]:
             yield f"{name} has no {rule} on {listed(lacking)}"
 
 
-def _by_shard(values: Mapping[str, list[str]]) -> str:
-    return ", ".join(f"{value} on {listed(shards)}" for value, shards in values.items())
+def _shown(column: ColumnSeen | None) -> str:
+    if column is None:
+        return "missing"
+    shown = column.type + (f" {column.collation}" if column.collation else "")
+    return shown + ("" if column.is_nullable else " NOT NULL")

@@ -29,6 +29,7 @@ from sqlalchemy.orm import (
 )
 
 from sqlalchemy_shards.errors import MissingShardKey
+from sqlalchemy_shards.plan import Tier
 from tests.shards.shop import Statements, enlisted
 
 if TYPE_CHECKING:
@@ -351,3 +352,17 @@ def test_a_loaded_object_needs_no_more_queries(firms: World) -> None:
 
     assert len(names) == len(EVERY)
     assert len(statements) == 0
+
+
+def test_children_are_looked_up_beside_their_bases(firms: World) -> None:
+    m = firms.models
+    python = select(m.Engineer.__table__.c.id).where(m.Engineer.__table__.c.language == "python")
+    with firms.session() as session:
+        found = session.scalars(select(m.Employee.name).where(m.Employee.id.in_(python))).all()
+        others = session.scalars(select(m.Employee.name).where(m.Employee.id.not_in(python))).all()
+
+    assert sorted(found) == [f"g{firm}" for firm in FIRMS]
+    assert sorted(others) == sorted(f"{kind}{firm}" for kind in "cem" for firm in FIRMS)
+    if firms.is_spread and firms.cluster is not None:
+        statement = select(m.Employee.name).where(m.Employee.id.in_(python))
+        assert firms.cluster.explain(statement).tier is Tier.SCATTER

@@ -26,7 +26,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from sqlalchemy_shards.errors import RoutingError, ShardKeyChanged, UnsupportedStatement
-from tests.shards.shop import ask, enlisted
+from tests.databases import ask
+from tests.shards.shop import enlisted
 
 if TYPE_CHECKING:
     from tests.shards.mapping.worlds import Saying

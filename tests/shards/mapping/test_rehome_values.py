@@ -15,7 +15,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sqlalchemy_shards import ShardedSession, create_cluster
 from sqlalchemy_shards.errors import UnsupportedStatement
-from tests.shards.shop import SHARDS, ask
+from tests.databases import ask
+from tests.shards.shop import SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,19 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import DDL, BigInteger, ForeignKey, MetaData, String, event, func, select, update
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    ForeignKey,
+    MetaData,
+    String,
+    delete,
+    event,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -21,11 +33,13 @@ from sqlalchemy_shards import ShardedSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.shards.mapping.worlds import Saying
     from tests.shards.shop import World
 
 USERS = range(1, 9)
+SPREAD = pytest.mark.parametrize("world", ["four_shards"], indirect=True)
 
 
 def make_models(say: Saying) -> Any:
@@ -192,3 +206,61 @@ def test_one_statement_is_translated_by_its_own_option(world: World) -> None:
         ]
 
     assert found == [[(n, f"{number}") for n in (1, 2, 3)] for number in (0, 1)]
+
+
+@pytest.mark.parametrize("schema", ["customer_a", "customer_b"])
+@SPREAD
+def test_rows_are_copied_into_and_out_of_a_translated_schema(
+    world: World, schema: str, tmp_path: Path
+) -> None:
+    m, file = world.models, tmp_path / "notes.csv"
+    rows = [(number, 1, f"note {number}") for number in range(1, 101)]
+    with translating(world, schema) as session:
+        counts = [session.copy_from(m.Note, rows).rows]
+        ordered = select(m.Note).order_by(m.Note.user_id)
+        given = list(session.copy_to(ordered.with_only_columns(*m.Note.__table__.c)))
+        counts.append(session.copy_to(m.Note, file))
+        session.commit()
+        session.execute(delete(m.Note), execution_options={"shard": "*"})
+        counts.append(session.copy_from(m.Note, file).rows)
+        session.commit()
+
+    other = "customer_b" if schema == "customer_a" else "customer_a"
+    assert counts == [len(rows)] * 3
+    assert given == rows
+    assert world.rows(f"SELECT * FROM {schema}.notes") == rows
+    assert world.rows(f"SELECT * FROM {other}.notes") == []
+    for shard, found in world.rows_by_shard(f"SELECT user_id FROM {schema}.notes").items():
+        assert {world.cluster.shard_for(m.Note, key) for (key,) in found} == {shard}
+
+
+@SPREAD
+def test_copies_of_a_reference_table_are_written_in_a_translated_schema(world: World) -> None:
+    m, everywhere = world.models, {"shard": "*"}
+    engine = world.engine.execution_options(schema_translate_map={"shared": "archive"})
+    with ShardedSession(bind=engine) as session:
+        created = text("CREATE TABLE archive.regions (code varchar(8) PRIMARY KEY)")
+        session.execute(created, execution_options=everywhere)
+        result = session.copy_from(m.Region, [("n",), ("s",)])
+        copies = session.execute(
+            text("SELECT count(*) FROM archive.regions"), execution_options={"shard": "s2"}
+        )
+        found = copies.scalar()
+        given = sorted(session.copy_to(m.Region))
+        session.rollback()
+
+    assert (result.rows, found) == (2, 2)
+    assert given == [("n",), ("s",)]
+    assert world.rows("SELECT * FROM shared.regions") == []
+
+
+@SPREAD
+def test_copy_to_translates_by_the_statements_own_option(world: World, tmp_path: Path) -> None:
+    m, file = world.models, tmp_path / "notes.csv"
+    option = {"schema_translate_map": {"per_customer": "customer_a"}}
+    with translating(world, "customer_b") as session:
+        session.copy_from(m.Note, [(number, 1, "b") for number in USERS])
+        written = session.copy_to(m.Note, file, execution_options=option)
+        given = list(session.copy_to(m.Note, execution_options=option))
+
+    assert (written, given) == (0, [])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from sqlalchemy import make_url
 
 from sqlalchemy_shards import (
     GlobalMixin,
@@ -22,6 +21,7 @@ from sqlalchemy_shards import (
     shard_table,
 )
 from sqlalchemy_shards.models.distribution import Reference, Sharded, distribution_of
+from tests.databases import libpq_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +136,8 @@ def _shard_of(world: World, distribution: Sharded, stored_key: tuple[Any, ...]) 
 
 
 def _connect(url: str) -> psycopg.Connection[Any]:
-    libpq = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(
-        libpq, autocommit=True, options="-c lock_timeout=5000 -c client_min_messages=warning"
+        libpq_url(url),
+        autocommit=True,
+        options="-c lock_timeout=5000 -c client_min_messages=warning",
     )

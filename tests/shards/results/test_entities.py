@@ -46,6 +46,11 @@ def of_a_union(m: Any) -> Any:
     return select(m.Book).from_statement(cheap.union_all(dear).order_by("id"))
 
 
+def of_a_statement(m: Any) -> Any:
+    newest = select(m.Book).order_by(m.Book.published.desc().nulls_last(), m.Book.id).limit(6)
+    return select(m.Book).from_statement(newest)
+
+
 def of_a_subquery(m: Any) -> Any:
     newest = select(m.Book).order_by(m.Book.published.desc().nulls_last(), m.Book.id).limit(6)
     return select(aliased(m.Book, newest.subquery()))
@@ -67,6 +72,7 @@ WAYS: list[Callable[[Any], Any]] = [
     grouped_by_the_key,
     distinct_entities,
     of_a_union,
+    of_a_statement,
     of_a_subquery,
     the_dearest_of_each_author,
 ]

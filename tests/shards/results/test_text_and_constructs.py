@@ -10,11 +10,14 @@ from sqlalchemy import (
     Integer,
     String,
     cast,
+    column,
     exists,
     func,
     literal_column,
     select,
+    table,
     text,
+    values,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.ext.compiler import compiles
@@ -96,6 +99,13 @@ class Most(GenericFunction[int]):
     inherit_cache = True
 
 
+LISTED = (
+    values(column("number", Integer), column("word", String), name="words")
+    .data([(1, "one"), (2, "two"), (7, "seven")])
+    .cte("listed")
+)
+
+
 def rows_of(make: Callable[[Any], Any]) -> Callable[[Session, Any], Any]:
     return lambda session, m: [tuple(row) for row in session.execute(make(m))]
 
@@ -122,6 +132,19 @@ TEXT: Statements = {
     "an aggregate beside one that adds up": lambda m: select(
         func.count(m.Book.id), text("'x'"), func.coalesce(literal_column("sum(price)"), 0)
     ),
+    "separators of lists": lambda m: select(
+        *(
+            func.string_agg(m.Author.mood, aggregate_order_by(literal_column(text), m.Author.id))
+            for text in ("';'", "' -- '", "' /* '", "$$ ' $$", r"E'\n\''", "'('", "' FROM t '")
+        )
+    ),
+    "separators of lists of one shard": lambda m: select(
+        func.string_agg(m.Author.mood, literal_column("'; -- '"))
+    ).where(m.Author.id == 1),
+    "a comment": lambda m: select(text("price /* ; */ -- dear\n"), m.Book.id).order_by(m.Book.id),
+    "an order among arguments": lambda m: select(
+        func.array_agg(literal_column("title || E'\\\\' ORDER BY id"))
+    ).select_from(m.Book),
     "a window": lambda m: select(
         m.Book.id,
         literal_column("row_number() OVER (PARTITION BY author_id ORDER BY price DESC, id)"),
@@ -251,6 +274,29 @@ CONSTRUCTS: Statements = {
             .scalar_subquery()
         ),
     ).order_by(m.Author.id),
+    "a function with a stable namesake that takes one argument": lambda m: select(
+        func.count(m.Book.id.distinct()),
+        func.max(func.age(m.Book.published, func.to_date("2020-01-01", "YYYY-MM-DD"))),
+        func.count().filter(
+            func.to_tsvector("simple", m.Book.title).op("@@")(func.to_tsquery("simple", "a | b"))
+        ),
+        func.max(func.date(m.Book.published)),
+        func.max(
+            func.ts_headline("simple", m.Book.title, func.to_tsquery("simple", "book")).cast(String)
+        ),
+    ),
+    "a list of values with a name": lambda m: (
+        select(m.Author.id, LISTED.c.word)
+        .join(LISTED, LISTED.c.number == m.Author.id)
+        .order_by(m.Author.id)
+    ),
+    "a hint for another dialect": lambda m: (
+        select(m.Author.id)
+        .with_hint(m.Author, "WITH (NOLOCK)", "mssql")
+        .with_statement_hint("OPTION (RECOMPILE)", "mssql")
+        .prefix_with("SQL_NO_CACHE", dialect="mysql")
+        .order_by(m.Author.id)
+    ),
     "ROW": lambda m: select(
         func.array_agg(aggregate_order_by(func.row(m.Book.id, m.Book.title), m.Book.id))
     ),
@@ -279,11 +325,45 @@ REFUSED: Mapping[str, tuple[Callable[[Any], Any], str]] = {
         lambda m: select(m.Book.id).where(m.Book.published < UtcNow()),
         "asks for the time",
     ),
+    "the time that has passed": (
+        lambda m: select(func.max(func.age(m.Book.published)), func.count(m.Book.id.distinct())),
+        r"age\(\) may give something else",
+    ),
+    "a function that is not there": (
+        lambda m: select(func.nobody(m.Book.id), func.count(m.Book.id.distinct())),
+        r"the shards have no function nobody\(\) that takes 1 argument .*; check its name",
+    ),
+    "too many arguments": (
+        lambda m: select(func.md4(m.Book.id, 2, 3)).distinct(),
+        r"the shards have no function md4\(\) that takes 3 arguments .*;",
+    ),
+    "arguments in text, of which the number is not known": (
+        lambda m: select(
+            func.max(func.age(literal_column("published, published"))),
+            func.count(m.Book.id.distinct()),
+        ),
+        r"age\(\) may give something else",
+    ),
     "a sequence in text": (
         lambda m: select(m.Book.id).where(text("nextval('numbers') > 1")),
         r"nextval\(\)",
     ),
-    "a comment in text": (lambda m: select(text("price /* dear */"), m.Book.id), "raw SQL text"),
+    "an open comment in text": (
+        lambda m: select(text("price /* dear"), m.Book.id),
+        "raw SQL text with a comment without its end",
+    ),
+    "a semicolon in text": (
+        lambda m: select(text("price; price"), m.Book.id),
+        "raw SQL text with a semicolon outside quotes",
+    ),
+    "a table of text": (
+        lambda m: select(func.count()).select_from(text("books")),
+        "the FROM list holds raw SQL text",
+    ),
+    "a table that is none": (
+        lambda m: select(table("books", column("id")).c.id),
+        "'books' in the FROM list is no Table that says how it spreads",
+    ),
     "a prefix": (lambda m: select(m.Book.id).prefix_with("DISTINCT"), "prefix, suffix or hint"),
     "a query in text": (
         lambda m: select(m.Book.id).where(text("id IN (SELECT author_id FROM books)")),

@@ -44,7 +44,9 @@ ANSWERED = {
     "where": lambda q, m: q.where(m.Customer.region_code == "n"),
     "with_entities": lambda q, m: q.with_entities(m.Customer.id, m.Customer.name),
     "with_for_update": lambda q, m: q.with_for_update(),
+    "with_hint": lambda q, m: q.with_hint(m.Customer, "ONLY", "oracle"),
     "with_session": lambda q, m: q.with_session(q.session),
+    "with_statement_hint": lambda q, m: q.with_statement_hint("FAST", "oracle"),
     "with_transformation": lambda q, m: q.filter(m.Customer.id > 3),
     "yield_per": lambda q, m: q.yield_per(2),
 }
@@ -72,8 +74,6 @@ OVER_ALL_ROWS = {
 WITH_RAW_TEXT = {
     "prefix_with": lambda q, m: q.prefix_with("ALL"),
     "suffix_with": lambda q, m: q.order_by(None).suffix_with("FOR UPDATE"),
-    "with_hint": lambda q, m: q.with_hint(m.Customer, "ONLY", "oracle"),
-    "with_statement_hint": lambda q, m: q.with_statement_hint("FAST", "oracle"),
 }
 """Methods that put raw SQL into a statement, which then must say where it runs."""
 
@@ -371,6 +371,14 @@ class TestParts:
                 of_text = of_text.execution_options(shard_key=(m.Customer, 3))
 
             assert of_select.one() is of_text.one()
+
+    def test_from_statement_of_several_customers(self, shop: World) -> None:
+        m = shop.models
+        largest_first = select(m.Customer).order_by(m.Customer.id.desc()).limit(4)
+        with shop.session() as session:
+            found = session.query(m.Customer).from_statement(largest_first).all()
+
+        assert ids(found) == sorted(CUSTOMERS, reverse=True)[:4]
 
     def test_rows_of_another_result_become_objects(self, shop: World) -> None:
         m = shop.models

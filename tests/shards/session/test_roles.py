@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy_shards import Cluster, ShardedSession, ShardKeyMixin, create_cluster
 from sqlalchemy_shards.errors import TransactionAborted
 from sqlalchemy_shards.transactions.fail_points import AFTER_DECISION
-from tests.shards.shop import ask
+from tests.databases import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

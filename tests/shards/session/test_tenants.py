@@ -38,7 +38,8 @@ from sqlalchemy.orm import (
 from sqlalchemy_shards import ShardedSession, create_cluster, shard_table
 from sqlalchemy_shards.errors import MissingShardKey, UnsupportedStatement
 from sqlalchemy_shards.testing.databases import ScratchDatabase
-from tests.shards.shop import SHARDS, World, ask, enlisted
+from tests.databases import ask
+from tests.shards.shop import SHARDS, World, enlisted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +116,7 @@ def _databases(servers: PostgresServers) -> Iterator[Mapping[str, str]]:
             servers.start(number)
 
 
-@pytest.fixture(params=["plain", "one shard", "four shards"])
+@pytest.fixture(params=[pytest.param("plain", marks=pytest.mark.slow), "one shard", "four shards"])
 def world(request: pytest.FixtureRequest, _databases: Mapping[str, str]) -> Iterator[World]:
     """Twelve accounts of two tenants; sessions are of a role that the policies bind.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from alembic.config import Config
 
 from sqlalchemy_shards.topology.config import parse_config
 
@@ -74,11 +75,39 @@ class TestInit:
         assert "left as it is" in result.stdout
         assert (directory / "mine.toml").read_text() == "precious"
 
-    def test_it_does_not_pretend_to_write_migrations(self, shards: Shards, directory: Path) -> None:
+    def test_an_alembic_environment_is_written_that_knows_the_file(
+        self, shards: Shards, directory: Path
+    ) -> None:
+        result = shards("--config", "mine.toml", "init")
+
+        assert "Wrote alembic.ini and migrations." in result.stdout
+        options = Config(directory / "alembic.ini")
+        assert options.get_main_option("shards_config") == str(directory / "mine.toml")
+        assert "script_location = %(here)s/migrations" in (directory / "alembic.ini").read_text()
+        names = {path.name for path in (directory / "migrations").iterdir()}
+        assert names == {"README", "env.py", "script.py.mako", "versions"}
+
+    def test_a_file_in_another_directory_has_its_environment_beside_it(
+        self, shards: Shards, directory: Path
+    ) -> None:
+        (directory / "deep").mkdir()
+
+        shards("--config", str(directory / "deep" / "shards.toml"), "init")
+
+        text = (directory / "deep" / "alembic.ini").read_text()
+        assert "script_location = %(here)s/migrations" in text
+
+    @pytest.mark.parametrize("name", ["alembic.ini", "pyproject.toml"])
+    def test_an_alembic_environment_that_is_there_stays_as_it_is(
+        self, shards: Shards, directory: Path, name: str
+    ) -> None:
+        (directory / name).write_text("[tool.alembic]\n")
+
         result = shards("init")
 
-        assert "migrations come with a later release" in result.stdout
-        assert [path.name for path in directory.iterdir()] == ["shards.toml"]
+        assert result.exit_code == 0
+        assert f"{name} is there already" in result.stdout
+        assert sorted(path.name for path in directory.iterdir()) == sorted([name, "shards.toml"])
 
     def test_a_directory_that_is_not_there_is_a_message(self, shards: Shards) -> None:
         result = shards("--config", "no/where/shards.toml", "init")
@@ -117,6 +146,25 @@ class TestConfigurationFaults:
         assert "has 5 faults" in result.stderr
         assert "hunter2" not in result.output
         assert "Traceback" not in result.output
+
+
+def test_a_placement_is_shown_as_the_file_takes_it(shards: Shards, directory: Path) -> None:
+    (directory / "shards.toml").write_text(
+        """
+        [shards]
+        s0 = "postgresql://db0/app"
+        s1 = "postgresql://db1/app"
+        [keyspaces.default]
+        partitioner = "hash"
+        """
+    )
+    before = shards("map", "show", "--json").stdout
+    placement = shards("map", "show", "--toml").stdout
+    with (directory / "shards.toml").open("a") as file:
+        file.write(placement)
+
+    assert placement.startswith("# under [keyspaces.default]\nplacement = {")
+    assert shards("map", "show", "--json").stdout == before
 
 
 @pytest.mark.usefixtures("config")

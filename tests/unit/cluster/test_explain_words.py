@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sqlalchemy_shards.cluster.explain import ExplainedBranch, Explanation, ShardStep
-from sqlalchemy_shards.cluster.measured import Measured, MeasuredStep
+from sqlalchemy_shards.cluster.explain.explanation import ExplainedBranch, Explanation, ShardStep
+from sqlalchemy_shards.cluster.explain.measured import Measured, MeasuredStep
 from sqlalchemy_shards.plan import Concatenate, Tier
 
 WIDE = "SELECT a.one, a.two \nFROM a \nWHERE a.one > 1 UNION ALL SELECT b.one, b.two \nFROM b"
@@ -55,7 +55,7 @@ def test_what_no_branch_was_planned_for_is_told_all_the_same() -> None:
     """Steps that a later tier adds, or of an attempt that was thrown away."""
     steps = (
         MeasuredStep("plan", None, None, None, 0.001),
-        MeasuredStep("keys", "s1", 3, 9, 0.002),
+        MeasuredStep("before", "s1", 3, 9, 0.002),
         MeasuredStep("run", "s0", 1, 1, 0.003),
         MeasuredStep("again", "s1", 0, None, 0.004),
     )
@@ -71,7 +71,7 @@ def test_what_no_branch_was_planned_for_is_told_all_the_same() -> None:
     assert str(explanation).splitlines() == [
         "scatter and merge: s0, because the shard key is not known",
         "├─ plan: 1.00 ms",
-        "├─ keys: s1: 3 rows, 9 bytes, 2.00 ms",
+        "├─ before: s1: 3 rows, 9 bytes, 2.00 ms",
         "├─ s0: SELECT 1",
         "│    · 1 row, 1 byte, 3.00 ms",
         "├─ merge: rows one after another",

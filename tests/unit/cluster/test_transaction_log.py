@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sqlalchemy_shards.cluster.transaction_log import TransactionLog
+from sqlalchemy_shards.cluster.enlistment.transaction_log import TransactionLog
 
 
 def told(log: TransactionLog) -> list[str]:

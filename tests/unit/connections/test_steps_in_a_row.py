@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import select
 import socket
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import groupby, repeat
 from selectors import EVENT_READ, EVENT_WRITE
 from types import SimpleNamespace
@@ -17,21 +17,16 @@ from sqlalchemy_shards.connections.fan_out import Branch, DeadlineExceeded
 from sqlalchemy_shards.connections.greenlets import (
     STEPS_IN_A_ROW,
     current_branch,
-    ready_by_poll,
-    ready_by_select,
+    ready_now,
 )
 from sqlalchemy_shards.connections.hub import GreenletFanOut
+from sqlalchemy_shards.connections.polling import SelectPoll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 BOTH = EVENT_READ | EVENT_WRITE
-LOOKS = [
-    ready_by_select,
-    pytest.param(
-        ready_by_poll, marks=pytest.mark.skipif(not hasattr(select, "poll"), reason="no poll()")
-    ),
-]
+LOOKS = [ready_now, partial(ready_now, make=SelectPoll)]
 
 
 class SocketAlone:

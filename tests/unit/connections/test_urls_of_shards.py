@@ -38,8 +38,6 @@ def test_psycopg_is_the_driver_of_a_url_that_names_none(scheme: str) -> None:
     "url",
     [
         "postgresql+psycopg2://app:secret@db0/app",
-        "postgresql+asyncpg://app:secret@db0/app",
-        "postgresql+psycopg_async://app:secret@db0/app",
         "mysql://app:secret@db0/app",
         "sqlite://",
     ],
@@ -49,6 +47,19 @@ def test_another_driver_is_refused(url: str) -> None:
         parse_url("s0", url)
 
     assert caught.value.shard == "s0"
+
+
+def test_asyncpg_is_refused_and_why() -> None:
+    with pytest.raises(ConfigurationError, match=r"no pipelines.*for asyncio, too") as caught:
+        parse_url("s0", "postgresql+asyncpg://app:secret@db0/app")
+
+    assert "secret" not in str(caught.value)
+
+
+def test_the_asyncio_name_of_psycopg_means_psycopg() -> None:
+    parsed = parse_url("s0", "postgresql+psycopg_async://app@db0/app")
+
+    assert parsed.drivername == "postgresql+psycopg"
 
 
 @pytest.mark.parametrize(

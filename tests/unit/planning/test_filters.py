@@ -280,6 +280,33 @@ class TestNested:
             "b": "b.id > 2",
         }
 
+    def test_a_subquery_in_an_argument_of_a_function(self) -> None:
+        newest = select(func.max(B.c.id)).where(B.c.n == A.c.n, B.c.id > 2).scalar_subquery()
+
+        assert pushed(select(A.c.id, func.coalesce(newest, 0)).where(A.c.id > 1)) == {
+            "a": "a.id > 1",
+            "b": "b.id > 2",
+        }
+
+    def test_a_select_under_two_names_has_the_conditions_of_each_place(self) -> None:
+        few = select(B.c.id, B.c.n).where(B.c.id > 2)
+        one, other = few.subquery("one"), few.subquery("other")
+        joined = A.join(one, one.c.n == A.c.n).outerjoin(other, other.c.n == A.c.id)
+
+        assert pushed(select(A.c.id, other.c.id).select_from(joined)) == {
+            "a": None,
+            "b": "b.id > 2 OR b.id > 2",
+        }
+
+    def test_a_subquery_in_the_limit_of_a_set_operation(self) -> None:
+        many = select(func.count()).select_from(B).where(B.c.id > 2).scalar_subquery()
+
+        assert pushed(union(select(A.c.n), select(C.c.n).where(C.c.id > 3)).limit(many)) == {
+            "a": None,
+            "c": "c.id > 3",
+            "b": "b.id > 2",
+        }
+
     def test_a_scalar_subquery_among_the_columns(self) -> None:
         newest = select(func.max(B.c.id)).where(B.c.n == A.c.n, B.c.id > 2).scalar_subquery()
 

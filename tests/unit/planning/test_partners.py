@@ -507,7 +507,17 @@ class TestOccurrences:
         count = select(func.count()).where(R.user_id == U.id).scalar_subquery()
         statement = union(select(count).where(U.score > 1), select(count).where(U.score > 2))
 
-        assert pushed(statement)["orders"] is None
+        first, second = (
+            partner("users", "orders.user_id = $.id", f"$.score > {score}") for score in (1, 2)
+        )
+        assert pushed(statement)["orders"] == f"({first}) OR ({second})"
+
+    def test_a_subquery_that_means_another_table_in_each_place(self) -> None:
+        """Where no users are around it, it has users of its own."""
+        count = select(func.count(R.id)).where(R.user_id == U.id, U.score > 1).scalar_subquery()
+        statement = union(select(count).where(U.country == "x"), select(C.rank + count))
+
+        assert pushed(statement)["users"] == "users.country = 'x' OR users.score > 1"
 
     def test_a_table_that_is_named_like_a_partner(self) -> None:
         odd = shard_table(

@@ -25,6 +25,10 @@ from sqlalchemy_shards.routing.row_wise import why_not_row_wise
         ("CURRENT_USER = n", "n", "current_user"),
         ("tags[1:n]", "tags", ""),
         ('"straße" = ärger', "straße ärger", ""),
+        ("a /* b /* c */ */ = d -- e\n", "a d", ""),
+        ("string_agg(x, '; ' || $$ -- $$ || E'\\' y')", "x", "string_agg"),
+        ("region = registered", "region registered", ""),
+        ("t.case = U&'a'", "t case", ""),
     ],
 )
 def test_names_and_functions(sql: str, names: str, functions: str) -> None:
@@ -37,7 +41,20 @@ def test_names_and_functions(sql: str, names: str, functions: str) -> None:
 
 @pytest.mark.parametrize(
     "sql",
-    ["a -- b", "a /* b */", "$$a$$", "E'a'", "a\\b", "a; b", "s.t.c", "x::regclass", "'t'::oid"],
+    [
+        "a -- b",
+        "a /* b",
+        "$$a",
+        r"E'\x6eow'",
+        "a\\b",
+        "a; b",
+        'U&"d\\0061t"',
+        "s.t.c",
+        "x::regclass",
+        "'t'::oid",
+        "regclass 't'",
+        "CAST(x AS pg_catalog.regtype)",
+    ],
 )
 def test_what_is_not_understood(sql: str) -> None:
     assert raw_names(sql) is None

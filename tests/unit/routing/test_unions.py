@@ -65,8 +65,10 @@ def of(query: Any) -> Any:
         of(union_all(select(A.c.k), select(OTHER.c.k))),
         of(union_all(select(A.c.k).join(B, A.c.k == B.c.k), select(C.c.k))),
         of(union_all(select(A.c.k))),
+        union_all(select(A.c.k), select(B.c.k)),
+        union_all(select(A.c.k), select(B.c.k)).order_by("k").limit(1),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_rows_of_the_members_add_up(statement: Any) -> None:
     sources = sources_of(statement)
@@ -78,7 +80,7 @@ def test_rows_of_the_members_add_up(statement: Any) -> None:
     "statement",
     [
         of(union(select(A.c.k), select(B.c.k))),
-        union_all(select(A.c.k), select(B.c.k)),
+        union_all(select(A.c.k), select(REFERENCE.c.k)),
         of(union_all(select(A.c.k), select(REFERENCE.c.k))),
         of(union_all(select(A.c.k), select(func.max(B.c.k)))),
         of(union_all(select(A.c.k).limit(1), select(B.c.k))),

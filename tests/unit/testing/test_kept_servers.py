@@ -16,6 +16,8 @@ from sqlalchemy_shards.testing.servers import PostgresServers
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 KEEPING = """
 import sys
 from sqlalchemy_shards.testing.servers import PostgresServers

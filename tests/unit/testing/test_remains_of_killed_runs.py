@@ -20,6 +20,8 @@ from sqlalchemy_shards.testing.processes import (
 from sqlalchemy_shards.testing.remains import OWNER, PREFIX, claim_temporary_directory
 from sqlalchemy_shards.testing.servers import PostgresServers
 
+pytestmark = pytest.mark.slow
+
 SERVING = """
 import sys
 from sqlalchemy_shards.testing.servers import PostgresServers

@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from sqlalchemy_shards.testing.databases import ScratchDatabase
+from tests.databases import libpq_url
 
 if TYPE_CHECKING:
     from sqlalchemy_shards.testing.servers import PostgresServers
 
 
 def connect(url: str) -> psycopg.Connection:
-    libpq_url = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(libpq_url)
+    return psycopg.connect(libpq_url(url))
 
 
 @pytest.fixture

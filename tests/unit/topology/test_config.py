@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import fields
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from sqlalchemy_shards import Timeouts
 from sqlalchemy_shards.errors import ConfigurationError
 from sqlalchemy_shards.topology.config import ClusterConfig, ShardConfig, parse_config
 from sqlalchemy_shards.topology.keyspace import Keyspace
@@ -71,6 +73,36 @@ class TestGather:
         )
 
 
+class TestTimeouts:
+    def test_every_timeout_of_a_cluster_can_be_said(self) -> None:
+        names = [field.name for field in fields(Timeouts)]
+        config = parse(SHARDS + "[timeouts]\n" + "".join(f"{name} = 3\n" for name in names))
+
+        assert config.timeouts == dict.fromkeys(names, 3)
+        assert Timeouts(**config.timeouts).of_commit().finish_seconds == 3
+
+    def test_all_faults_are_told(self) -> None:
+        faults = faults_of(
+            SHARDS
+            + """
+            [timeouts]
+            lock_timeout = -1
+            statement_timeout = "5s"
+            statement_seconds = 0
+            round_seconds = 5_000_000
+            lock_timout = 3
+            """
+        )
+
+        assert faults == (
+            "timeouts.lock_timeout: must be 0, which is no bound, or more",
+            "timeouts.statement_timeout: must be a number of seconds, not a string",
+            "timeouts.statement_seconds: must be above 0",
+            "timeouts.round_seconds: must be at most 2147483: it is in seconds",
+            "timeouts.lock_timout: is not a known setting, did you mean 'lock_timeout'?",
+        )
+
+
 class TestSettings:
     def test_all_that_can_be_said(self) -> None:
         config = parse(
@@ -85,6 +117,11 @@ class TestSettings:
             decision_retention = "36h"
             workspace = "postgresql+psycopg://app:${DB_PASSWORD}@work/app"
             gather_limit = { rows = 5_000, bytes = 1_000_000 }
+
+            [timeouts]
+            lock_timeout = 2.5
+            statement_timeout = 0
+            finish_seconds = 1
 
             [engine]
             pool_size = 3
@@ -125,6 +162,7 @@ class TestSettings:
             decision_retention=timedelta(hours=36),
             workspace="postgresql+psycopg://app:hunter2@work/app",
             gather_limit={"rows": 5_000, "bytes": 1_000_000},
+            timeouts={"lock_timeout": 2.5, "statement_timeout": 0, "finish_seconds": 1},
             engine_arguments={
                 "pool_size": 3,
                 "pool_timeout": 2.5,

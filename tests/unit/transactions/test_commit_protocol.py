@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlalchemy_shards.errors import TransactionAborted
-from sqlalchemy_shards.transactions.protocol import (
+from sqlalchemy_shards.transactions.protocol.roles import (
     CommitPlan,
     Question,
     Standing,
@@ -13,43 +13,65 @@ from sqlalchemy_shards.transactions.protocol import (
     questions,
 )
 
+names = st.sampled_from([f"s{number}" for number in range(6)])
 standings = st.lists(
     st.builds(
         Standing,
-        st.sampled_from([f"s{number}" for number in range(6)]),
+        names,
         st.sampled_from([True, False, None]),
-        st.just(False),
+        cannot_prepare=st.booleans(),
+        xid=st.sampled_from([None, 7]),
+        is_unread=st.booleans(),
     ),
     unique_by=lambda standing: standing.shard,
     max_size=6,
 )
 
 
-def answer(given: list[Standing], writers: set[str]) -> list[Standing]:
+def answer(
+    given: list[Standing], writers: set[str], stubborn: set[str], *, with_markers: bool
+) -> list[Standing]:
     """Answer the questions as servers would: an xid where one was assigned or is to be."""
-    asked = {question.shard: question.assign for question in questions(given)}
+    asked = {q.shard: q.assign for q in questions(given, with_markers=with_markers)}
     answered = []
     for standing in given:
-        has_xid = standing.shard in writers or asked.get(standing.shard, False)
-        if standing.shard in asked:
-            standing = Standing(standing.shard, has_xid, False, 7 if has_xid else None)
+        name = standing.shard
+        if name in asked:
+            has_xid = name in writers or standing.wrote is True or asked[name]
+            cannot_prepare = standing.cannot_prepare or name in stubborn
+            standing = Standing(name, has_xid, cannot_prepare, 7 if has_xid else None)
         answered.append(standing)
     return answered
 
 
-@given(standings, st.sets(st.sampled_from([f"s{number}" for number in range(6)])))
-def test_what_is_asked_always_suffices_to_decide(given: list[Standing], writers: set[str]) -> None:
-    answered = answer(given, writers)
+@given(standings, st.sets(names), st.sets(names), st.booleans())
+def test_what_is_asked_always_suffices_to_decide(
+    given: list[Standing], writers: set[str], stubborn: set[str], with_markers: bool
+) -> None:
+    answered = answer(given, writers, stubborn, with_markers=with_markers)
+    wrote = {s.shard for s in answered if s.wrote}
+    unfit = {s.shard for s in answered if s.wrote and s.cannot_prepare}
+    if len(unfit) > 1:
+        with pytest.raises(TransactionAborted):
+            plan(answered)
+        return
 
     made = plan(answered)
+    xids = {s.shard: s.xid for s in answered}
 
-    wrote = {s.shard for s in answered if s.wrote}
     assert set(made.participants) == wrote
     assert set(made.readers) == {s.shard for s in given} - wrote
     assert (made.decision is not None) == (len(wrote) > 1)
     if made.decision is not None:
-        assert made.decision == min(wrote)
+        assert made.decision == min(unfit or wrote)
         assert made.decision_xid == 7
+        assert not with_markers or {xids[name] for name in wrote} == {7}
+
+
+def test_an_xid_is_not_believed_where_the_application_has_had_the_connection() -> None:
+    asked = questions([Standing("s0", True, xid=7, is_unread=True), Standing("s1", True)])
+
+    assert asked == (Question("s0", True),)
 
 
 def test_one_known_writer_is_asked_nothing() -> None:

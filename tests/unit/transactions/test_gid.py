@@ -28,12 +28,14 @@ GOLDEN = (
 )
 
 
+@pytest.mark.slow
 @given(gids)
 def test_a_transaction_is_read_back_from_its_gid(gid: TransactionGid) -> None:
     assert parse_transaction(str(gid)) == gid
     assert parse(str(gid)) is None
 
 
+@pytest.mark.slow
 @given(gids, st.uuids())
 def test_a_prepared_part_is_read_back_from_its_gid(gid: TransactionGid, shard: UUID) -> None:
     part = gid.part(shard)
@@ -43,6 +45,7 @@ def test_a_prepared_part_is_read_back_from_its_gid(gid: TransactionGid, shard: U
     assert cluster_of(str(part)) == gid.cluster
 
 
+@pytest.mark.slow
 @given(gids, st.uuids())
 def test_a_gid_is_short_enough_and_needs_no_quoting(gid: TransactionGid, shard: UUID) -> None:
     text = str(gid.part(shard))
@@ -51,6 +54,7 @@ def test_a_gid_is_short_enough_and_needs_no_quoting(gid: TransactionGid, shard: 
     assert text.replace("/", "").isalnum()
 
 
+@pytest.mark.slow
 @given(st.text() | st.from_regex(r"shards/1/[0-9a-f/]*", fullmatch=True))
 def test_whatever_is_read_is_written_the_same(text: str) -> None:
     part, transaction = parse(text), parse_transaction(text)

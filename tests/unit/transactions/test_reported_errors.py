@@ -54,6 +54,17 @@ def test_a_row_of_recovery_in_the_decisions_is_no_constraint_of_the_application(
 
     assert isinstance(reported, TransactionAborted)
     assert "recovery aborted" in str(reported)
+    assert reported.is_retryable
+
+
+def test_a_name_that_is_in_use_may_be_tried_again_under_another() -> None:
+    error = psycopg.errors.DuplicateObject("transaction identifier is already in use")
+
+    reported = report(RoundError({"s1": error}, deciding="s0"), [])
+
+    assert isinstance(reported, TransactionAborted)
+    assert "of the same name" in str(reported)
+    assert reported.is_retryable
 
 
 def test_a_lost_connection_may_be_tried_again_and_a_refusal_not() -> None:
@@ -77,4 +88,10 @@ def test_a_wrong_configuration_is_reported_first() -> None:
 def test_shards_that_have_not_confirmed_the_rollback_are_named() -> None:
     reported = report(RoundError({"s1": psycopg.OperationalError("lost")}), ["s1", "s2"])
 
-    assert "'s1', 's2' have not confirmed" in str(reported)
+    assert "the shards 's1', 's2' have not confirmed" in str(reported)
+
+
+def test_one_shard_that_has_not_confirmed_the_rollback_is_named() -> None:
+    reported = report(RoundError({"s1": psycopg.OperationalError("lost")}), ["s1"])
+
+    assert "the shard 's1' has not confirmed the rollback" in str(reported)

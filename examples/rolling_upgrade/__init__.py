@@ -1,0 +1,1 @@
+"""A column is renamed while the application runs: expand, then contract, version by version."""

@@ -1,0 +1,1 @@
+"""Recovery from time to time: `worker` is a thread, `async_worker` a task, `runs` what both do."""
