@@ -63,7 +63,7 @@ class Storm:
 
     world: World
     directory: Path
-    seed: int
+    seed: str
     workers: int = 2
     faults: Counter[str] = field(default_factory=Counter)
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter, defaultdict
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import pytest
 from tests.faults.storm import Storm
 from tests.faults.workload import ABORTED, COMMITTED, MONEY, OPEN, POTS, UNKNOWN
 from tests.faults.world import SHARDS, cluster_of, eventually
+from tests.seeds import seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 SECONDS = float(os.environ.get("SHARDS_FAULT_SECONDS", "20"))
-SEED = int(os.environ.get("SHARDS_FAULT_SEED", time.strftime("%Y%m%d")))
+SEED = seed_of("SHARDS_FAULT_SEED")
 CALM_SECONDS = min(5.0, SECONDS)
 SETTLING_SECONDS = 240
 

@@ -72,7 +72,7 @@ def difference(free: FreeStatement, one: Answer, cluster: Answer, whole: Answer 
             return ""
         ones, clusters = one.error or one.rows[:9], cluster.error or cluster.rows[:9]
         return f"one database: {ones}\ncluster: {clusters}"
-    if free.is_total and one.rows != cluster.rows:
+    if free.is_total and _as_sorted(one.rows) != _as_sorted(cluster.rows):
         return _told("rows", one.rows, cluster.rows)
     if free.keys:
         orders = [
@@ -92,9 +92,16 @@ def difference(free: FreeStatement, one: Answer, cluster: Answer, whole: Answer 
 
 
 def _as_sorted(value: Any) -> Any:
-    """A normal value, as far as ORDER BY tells it from others: 1.0 and 1.00 lie in any order."""
-    kind, told = value
-    return (kind, _digits(Decimal(told))) if kind == "Decimal" else value
+    """Normal values, as far as ORDER BY tells them from others: 1.0 and 1.00 lie in any order."""
+    match value:
+        case ("Decimal", str(told)):
+            return "Decimal", _digits(Decimal(told))
+        case ("float", str(told)):
+            return "float", repr(float(told) + 0.0)
+        case list() | tuple():
+            return [_as_sorted(each) for each in value]
+        case _:
+            return value
 
 
 def _told(what: str, one: list[Any], cluster: list[Any]) -> str:

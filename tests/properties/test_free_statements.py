@@ -1,9 +1,9 @@
 """Whatever can be composed of SQLAlchemy's parts: N shards answer as one PostgreSQL does.
 
-Each statement comes twice, with other values, so that the second meets the cached plan. A quarter
-of them follow from a seed that is always the same, the others from one that changes each day; the
-seeds are printed at the end. docs/testing.md says how to run one again, and how to go on without
-end.
+Each statement comes twice, with other values, so that the second meets the cached plan. They
+follow from a seed that is always the same; where another is given, three quarters follow from that.
+The seeds are printed at the end. docs/testing.md says how to run one again, and how to go on
+without end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +22,7 @@ from sqlalchemy_shards.planning.asked_keys import KEYS_MAX
 from tests.properties.choices import Choices, shrink
 from tests.properties.free_statements import free_statement
 from tests.properties.judging import ask, difference
+from tests.seeds import ALWAYS, seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 SHARDS = (1, 2, 3, 5)
 COUNT = int(os.environ.get("SHARDS_PROPERTY_STATEMENTS", "1200"))
 """Statements of a run, over all tests of this module; 0 goes on until it is stopped."""
-ALWAYS = "always"
-TODAY = os.environ.get("SHARDS_PROPERTY_SEED") or str(datetime.now(timezone.utc).date())
+SEED = seed_of("SHARDS_PROPERTY_SEED")
 AGAIN = os.environ.get("SHARDS_PROPERTY_STATEMENT")
 """The name of a statement that is to be run again, alone."""
 HAS_ICU = "SELECT count(*) > 0 FROM pg_collation WHERE collname = 'und-x-icu'"
@@ -50,7 +49,9 @@ def runs() -> list[str]:
     """Where names of statements begin: a seed and a number of shards; or the whole name of one."""
     if AGAIN:
         return [AGAIN]
-    return [f"{seed}/{count}" for count in SHARDS for seed in (ALWAYS, TODAY)] if COUNT else [TODAY]
+    if not COUNT:
+        return [SEED]
+    return [f"{seed}/{count}" for count in SHARDS for seed in sorted({ALWAYS, SEED})]
 
 
 def names(run: str) -> Iterator[str]:
@@ -59,7 +60,7 @@ def names(run: str) -> Iterator[str]:
         return iter([run])
     if not COUNT:
         return (f"{run}/{SHARDS[n % len(SHARDS)]}/{n}" for n in itertools.count())
-    quarters = 1 if run.startswith(ALWAYS) else 3
+    quarters = 4 if SEED == ALWAYS else 1 if run.startswith(ALWAYS) else 3
     return (f"{run}/{n}" for n in range(COUNT * quarters // (4 * len(SHARDS))))
 
 

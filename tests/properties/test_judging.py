@@ -56,6 +56,21 @@ def test_numbers_that_are_equal_with_other_digits_are_ties() -> None:
     assert difference(FreeStatement(ANY, keys=(0,)), one, other, None)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(Decimal("1.0"), Decimal(1)), (0.0, -0.0), ([Decimal("1.0")], [Decimal(1)])],
+)
+def test_a_total_order_leaves_equal_numbers_in_any_order_too(
+    first: object, second: object
+) -> None:
+    total = FreeStatement(ANY, is_total=True)
+    one, cluster = answer((1, first), (1, second)), answer((1, second), (1, first))
+
+    assert not difference(total, one, cluster, None)
+    assert difference(total, one, answer((1, first), (1, first)), None)
+    assert difference(total, answer((1, first), (2, second)), answer((2, first), (1, second)), None)
+
+
 def test_any_rows_of_the_whole_may_be_picked_but_no_others() -> None:
     whole = answer((1, "a"), (1, "b"), (2, "c"))
     free = FreeStatement(ANY, keys=(0,), whole=ANY)
