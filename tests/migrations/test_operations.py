@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from alembic import command
+from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
 from sqlalchemy_shards.errors import ConfigurationError, UnsupportedStatement
@@ -26,7 +27,12 @@ TABLE = (
 )
 CREATE = 'op.create_index_concurrently("users_name", "users", ["name"]{options})'
 DEFINITIONS = "SELECT pg_get_indexdef('users_name'::regclass)"
-INDEX = "SELECT indisvalid, indexrelid FROM pg_index WHERE indexrelid = to_regclass('users_name')"
+IS_THE_INDEX = "indexrelid = to_regclass('users_name')"
+INDEX = f"SELECT indisvalid, indexrelid FROM pg_index WHERE {IS_THE_INDEX}"
+LOOKING = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE query LIKE '%l.transactionid = i.xmax%' AND pid <> pg_backend_pid()"
+)
 BUILDING = (
     "SELECT pid FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY users_name%'"
 )
@@ -193,6 +199,27 @@ class TestBuildingAnIndex:
             left = ask(url, INDEX)
         rerun.join()
 
+        assert ask(url, INDEX) == [(True, left[0][1])]
+        assert ask(url, REVISIONS) == [("r2",)]
+
+    def test_a_build_whose_end_is_not_committed_yet_is_waited_for(self, one_shard: Project) -> None:
+        url = url_of(one_shard)
+        with writing(url), pytest.raises(LockNotAvailable), connect(url) as builder:
+            builder.execute("SET lock_timeout = 100")
+            builder.execute("CREATE INDEX CONCURRENTLY users_name ON users (name)")
+        left = ask(url, INDEX)
+        one_shard.revise("r2", "r1", CREATE.format(options=""))
+        go_without_us(one_shard, "s0")
+        with connect(url) as builder:  # which no longer has its lock on the table
+            builder.execute("BEGIN")
+            builder.execute(f"UPDATE pg_index SET indisvalid = true WHERE {IS_THE_INDEX}")
+            rerun = threading.Thread(target=command.upgrade, args=(one_shard.config(), "head"))
+            rerun.start()
+            eventually(lambda: ask(url, LOOKING), "the second looks at the index")
+            builder.execute("COMMIT")
+        rerun.join()
+
+        assert left[0][0] is False
         assert ask(url, INDEX) == [(True, left[0][1])]
         assert ask(url, REVISIONS) == [("r2",)]
 

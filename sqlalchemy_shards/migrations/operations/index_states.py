@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,19 @@ _STATE: Final = text(
 )
 
 
+# Who changes a row is its xmax, and whoever is in a transaction holds the lock of its number.
+_CHANGING: Final = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_index i
+        JOIN pg_catalog.pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = i.xmax
+        WHERE i.indrelid = CAST(:table AS pg_catalog.regclass)
+    )
+    """
+)
+_POLL_SECONDS: Final = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class IndexState:
     """An index as it is in the database.
@@ -48,16 +62,20 @@ def state_of(connection: Connection, index: Index) -> IndexState | None:
     return None if row is None else IndexState(*row)
 
 
-def wait_for_builder(connection: Connection, index: Index) -> None:
+def wait_for_builder(connection: Connection, index: Index, *, seconds: float) -> None:
     """Wait until nobody builds or drops an index of the table.
 
-    Who builds one holds this lock to the end, and a server goes on building for a client that is
-    dead.
+    Who builds one holds this lock, and a server goes on building for a client that is dead. The
+    lock goes shortly before the end: before the commit that says that the index is valid.
+
+    :param seconds: how long to wait for that commit; `lock_timeout` bounds the wait for the lock.
     """
+    table = table_text(connection, index)
     with transaction(connection):
-        connection.exec_driver_sql(
-            f"LOCK TABLE {table_text(connection, index)} IN SHARE UPDATE EXCLUSIVE MODE"
-        )
+        connection.exec_driver_sql(f"LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and connection.scalar(_CHANGING, {"table": table}):
+        time.sleep(_POLL_SECONDS)
 
 
 def check_same(operations: Operations, operation: CreateIndexOp, state: IndexState) -> None:

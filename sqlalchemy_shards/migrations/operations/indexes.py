@@ -127,7 +127,7 @@ def create_index_concurrently(operations: Operations, operation: CreateIndexConc
     with outside(operations, lock_timeout=operation.lock_timeout) as connection:
         state = state_of(connection, index)
         if state is not None and not state.is_valid:
-            wait_for_builder(connection, index)
+            wait_for_builder(connection, index, seconds=operation.lock_timeout)
             state = state_of(connection, index)
         if state is not None and state.is_on_table and not state.is_valid:
             log.info("index %s was not built to its end: it is built anew", index.name)
