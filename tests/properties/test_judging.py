@@ -60,9 +60,7 @@ def test_numbers_that_are_equal_with_other_digits_are_ties() -> None:
     ("first", "second"),
     [(Decimal("1.0"), Decimal(1)), (0.0, -0.0), ([Decimal("1.0")], [Decimal(1)])],
 )
-def test_a_total_order_leaves_equal_numbers_in_any_order_too(
-    first: object, second: object
-) -> None:
+def test_a_total_order_leaves_equal_numbers_in_any_order_too(first: object, second: object) -> None:
     total = FreeStatement(ANY, is_total=True)
     one, cluster = answer((1, first), (1, second)), answer((1, second), (1, first))
 
