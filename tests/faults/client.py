@@ -55,18 +55,16 @@ class Client:
         return self._pipe.poll()
 
     def stop(self) -> None:
-        """Stop it, until it is resumed."""
+        """Stop it until it is resumed, if it is still there."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on, if it is still there."""
-        with suppress(ValueError, ProcessLookupError):  # it was closed, or is dead
-            self._signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def strike_dead(self) -> None:
         """Kill it at once, from any thread, if it is still there."""
-        with suppress(ValueError, ProcessLookupError):
-            self._signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
         """Kill it, as a crash would, and wait until it is gone."""
@@ -83,8 +81,9 @@ class Client:
         eventually(lambda: self._state == "T", "the stop of the client")
 
     def _signal(self, number: signal.Signals) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        with suppress(ValueError, ProcessLookupError):  # it was closed, or is dead
+            assert self._process.pid is not None
+            os.kill(self._process.pid, number)
 
     @property
     def _state(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,19 +33,33 @@ class Tpch:
 
 
 @pytest.fixture(scope="session")
-def tpch(servers: PostgresServers) -> Iterator[Tpch]:
-    """Filled once; nobody changes it."""
+def _tpch_urls(servers: PostgresServers) -> Iterator[tuple[dict[str, str], str]]:
+    """URLs of the shards and of the one database; filled once, and nobody changes them."""
     with ExitStack() as stack:
-        shards = [f"s{number}" for number in range(servers.count)]
-        urls = stack.enter_context(own_urls(servers, "tpch", shards, spread=True))
-        one_url = stack.enter_context(own_urls(servers, "tpch", ["one"]))["one"]
-        one = create_engine(one_url)
-        stack.callback(one.dispose)
-        cluster = create_cluster(urls, name="tpch")
-        stack.callback(cluster.dispose)
-        with generated(SCALE) as directory:
-            fill_database(one, directory)
-            fill_cluster(cluster, directory)
-        yield Tpch(cluster, one)
-        for number in range(servers.count):
-            servers.start(number)
+        names = [f"s{number}" for number in range(servers.count)]
+        shards = stack.enter_context(own_urls(servers, "tpch", names, spread=True))
+        one = stack.enter_context(own_urls(servers, "tpch", ["one"]))["one"]
+        with opened(shards, one) as tpch, generated(SCALE) as directory:
+            fill_database(tpch.one, directory)
+            fill_cluster(tpch.cluster, directory)
+        yield shards, one
+
+
+@pytest.fixture(scope="module")
+def tpch(servers: PostgresServers, _tpch_urls: tuple[dict[str, str], str]) -> Iterator[Tpch]:
+    """Connections are a module's own: whoever came before may have killed a server under theirs."""
+    for number in range(servers.count):
+        servers.start(number)
+    with opened(*_tpch_urls) as tpch:
+        yield tpch
+
+
+@contextmanager
+def opened(shards: dict[str, str], one: str) -> Iterator[Tpch]:
+    """The databases, with connections to them."""
+    engine, cluster = create_engine(one), create_cluster(shards, name="tpch")
+    try:
+        yield Tpch(cluster, engine)
+    finally:
+        cluster.dispose()
+        engine.dispose()
