@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from sqlalchemy import Column
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Column, Connection
+    from sqlalchemy import Connection
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
@@ -23,12 +25,21 @@ def dml_values(compiled: SQLCompiler) -> Mapping[str, Any] | None:
 
 
 def dml_expressions(compiled: SQLCompiler) -> list[Any]:
-    """Every SQL expression that ``values()`` gives a column, of all rows of a VALUES list."""
+    """Every SQL expression that a column is given: by ``values()``, and by its own ``onupdate``.
+
+    Of all rows of a VALUES list.
+    """
     state = compiled.compile_state
     rows = getattr(state, "_multi_parameters", None) or [getattr(state, "_dict_parameters", None)]
-    return [
+    given = [
         value for row in rows if row for value in row.values() if hasattr(value, "get_children")
     ]
+    if not compiled.isupdate:
+        return given
+    # What the server computes is fetched back, at once or later.
+    computed = (*compiled.postfetch, *(compiled.implicit_returning or ()))
+    own = (column.onupdate for column in computed if isinstance(column, Column))
+    return [*given, *(each.arg for each in own if each is not None and each.is_clause_element)]
 
 
 def column_of_default(context: DefaultExecutionContext) -> Column[Any]:

@@ -7,6 +7,8 @@ at the workspace. What every shard has is read there, and so is what lies beside
 A SELECT within the statement that names nothing around it is answered once for all shards, and its
 rows stand in its place: so all shards see the same rows, also where it may choose among them.
 
+`now()` and its kin are a parameter, so that all shards are told one moment.
+
 SQL before:  UPDATE orders SET price = offers.price FROM offers
              WHERE offers.item = orders.item AND orders.id IN (SELECT id FROM picks LIMIT 5)
 per shard:   WITH offers AS (...), shards_answer_1 AS (...)

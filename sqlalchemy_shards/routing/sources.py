@@ -101,7 +101,7 @@ class SetPart:
 
 @dataclass(frozen=True, slots=True)
 class WrittenSource:
-    """What an UPDATE or DELETE writes that reads rows of other shards, too.
+    """What an UPDATE or DELETE writes, also where it reads rows of other shards.
 
     :param root: the source that it writes; None: a global table.
     :param stay: tables of which it reads no rows but those that lie beside the written ones, or
@@ -135,7 +135,7 @@ class StatementSources:
     :param changed_key: parts of the shard key that an UPDATE, or DO UPDATE, sets.
     :param occurrences: the places of tables, for planning, of a SELECT that has an obstacle; none:
         they are to be found again.
-    :param written: of an UPDATE or DELETE that has an obstacle, unless it is of a reference table.
+    :param written: of an UPDATE or DELETE, unless it is of a reference table.
     """
 
     kind: StatementKind

@@ -178,9 +178,9 @@ class Walk:
             writes_global=isinstance(distribution, Global),
             changed_key=changed_key,
             occurrences=tuple(self.occurrences) if is_gathered else (),
-            written=None
-            if obstacle is None or kind not in (StatementKind.UPDATE, StatementKind.DELETE)
-            else self._written(distribution),
+            written=self._written(distribution)
+            if kind in (StatementKind.UPDATE, StatementKind.DELETE)
+            else None,
         )
 
     def _written(self, target: Sharded | Reference | Global | None) -> WrittenSource | None:

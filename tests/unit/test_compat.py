@@ -14,6 +14,7 @@ from greenlet import greenlet
 from sqlalchemy import (
     BigInteger,
     Column,
+    DateTime,
     ForeignKey,
     Identity,
     Integer,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Numeric,
     String,
     Table,
+    Text,
     bindparam,
     create_engine,
     event,
@@ -450,6 +452,23 @@ class TestModification:
         assert any(each is one for each in found)
         assert any(each is other for each in found)
         assert single == [one]
+
+    @pytest.mark.parametrize("returned", [False, True])
+    def test_what_a_column_is_given_by_its_own_onupdate(self, returned: bool) -> None:
+        now = func.now()
+        changed = Column("changed", DateTime, onupdate=now)
+        documents = Table("documents", MetaData(), Column("title", Text), changed)
+        statement = update(documents).values(title="x")
+        if returned:
+            statement = statement.return_defaults()
+
+        def functions(statement: Any) -> int:
+            found = _compat.dml_expressions(compiled(statement))
+            return sum(isinstance(each, type(now)) for each in found)
+
+        assert functions(statement) == 1
+        assert functions(statement.values(changed=None)) == 0
+        assert functions(insert(documents).values(title="x")) == 0
 
     def test_rows_of_a_values_list(self) -> None:
         rows = [{"id": 1}, {"id": 2}]

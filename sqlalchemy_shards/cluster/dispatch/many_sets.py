@@ -36,7 +36,7 @@ def many_sets(
     rows: defaultdict[str, list[int]] = defaultdict(list)
     key = plan.simple_key if named is None else None
     territory = around.territory
-    is_believed = False
+    is_believed = is_scattered = False
     for index, parameters in enumerate(given.context.compiled_parameters):
         known = None if key is None else known_shard(key, parameters, territory)
         if known is not None:
@@ -46,10 +46,12 @@ def many_sets(
         values = ExecutionValues(parameters, plan.processors)
         route = named or routed(given, plan, around, values)
         is_believed = is_believed or route.reason is Reason.LOCATOR
-        for shard in shards_to_ask(given, route, territory):
+        asked = shards_to_ask(given, route, territory)
+        is_scattered = is_scattered or len(asked) > 1
+        for shard in asked:
             rows[shard].append(index)
     route = Route(territory.in_order(rows), Reason.KEY)
-    if not route.is_single:
+    if is_scattered:
         try:
             plan.prepared(given.context.compiled, around.facts)  # type: ignore[arg-type]
         except Refusal as refusal:
