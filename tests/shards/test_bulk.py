@@ -488,14 +488,6 @@ class TestWritingEverywhere:
         assert counted == 12
         assert len(spread_shop.rows("SELECT * FROM orders")) == 12
 
-    def test_an_update_with_the_servers_clock_is_refused_over_shards(
-        self, spread_shop: World
-    ) -> None:
-        m = spread_shop.models
-        statement = update(m.Customer).values(created=func.now())
-        with spread_shop.session() as session, pytest.raises(UnsupportedStatement):
-            session.execute(statement, execution_options={"shard": "*"})
-
     def test_the_shard_key_cannot_be_set(self, spread_shop: World) -> None:
         m = spread_shop.models
         statement = update(m.Order).where(m.Order.customer_id == 5).values(customer_id=6)
