@@ -64,6 +64,7 @@ class ClusterCursor:
     description: Any = None
     rowcount = -1
     _cursors: Sequence[Any] = ()
+    _types: Sequence[int] = ()
     _single: Any = None
     _merged: Iterator[tuple[Any, ...]] | None = None
     _dispatch: Dispatch | None = None
@@ -286,10 +287,10 @@ class ClusterCursor:
         self._fan_out(works, cursors)
         self._cursors = [cursors[work.shard] for work in decided.works]
         check_columns_alike(decided, self._cursors)
-        first = self._cursors[0]
-        visible = visible_columns(decided.merge)
-        self.description = first.description and first.description[:visible]
-        check_types(decided.merge, [column.type_code for column in first.description or ()])
+        described = self._cursors[0].description  # made anew each time that it is asked for
+        self.description = described and described[: visible_columns(decided.merge)]
+        self._types = [column.type_code for column in described or ()]
+        check_types(decided.merge, self._types)
         counts = [cursor.rowcount for cursor in self._cursors]
         if isinstance(decided.merge, FirstCopy):
             counts = counts[:1]
@@ -349,10 +350,9 @@ class ClusterCursor:
                     "joined it yet",
                     "leave the result unread, or read the setting with current_setting()",
                 )
-            types = [column.type_code for column in self._cursors[0].description]
             arrived = self._arrived(decided)
             if arrived is not None:
-                self._merged = merged(decided.merge, arrived, types, decided.values or {})
+                self._merged = merged(decided.merge, arrived, self._types, decided.values or {})
         assert self._merged is not None
         if self._streamed is not None:
             self._streamed.size = size
