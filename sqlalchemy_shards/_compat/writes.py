@@ -37,8 +37,8 @@ def dml_expressions(compiled: SQLCompiler) -> list[Any]:
     if not compiled.isupdate:
         return given
     # What the server computes is fetched back, at once or later.
-    computed = (*compiled.postfetch, *(compiled.implicit_returning or ()))
-    own = (column.onupdate for column in computed if isinstance(column, Column))
+    computed = [*(compiled.postfetch or ()), *(compiled.implicit_returning or ())]
+    own: list[Any] = [column.onupdate for column in computed if isinstance(column, Column)]
     return [*given, *(each.arg for each in own if each is not None and each.is_clause_element)]
 
 

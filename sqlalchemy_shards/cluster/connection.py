@@ -194,11 +194,11 @@ class ClusterConnection:
         """What statements of the transaction depend on, in the order in which it was set."""
         return (told for told in self._log if told.is_for_statements)
 
-    def began_at(self) -> datetime:
-        """When the transaction began: what ``now()`` gives, the same all through it."""
+    def began_at(self, shard: str | None = None) -> datetime:
+        """What ``now()`` gives; ``shard`` is asked where none takes part in the transaction."""
         if self._began_at is None or self.autocommit:
             enlisted = next(iter(self.enlisted.values()), None)
-            enlisted = enlisted or self.enlist(self.cluster.global_shard)
+            enlisted = enlisted or self.enlist(shard or self.cluster.global_shard)
             with enlisted.driver.cursor(row_factory=scalar_row) as cursor:
                 self._began_at = cursor.execute("SELECT pg_catalog.now()").fetchone()
         assert self._began_at is not None

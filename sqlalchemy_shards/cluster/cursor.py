@@ -32,6 +32,7 @@ from .dispatch.dispatch import dispatch
 from .dispatch.one_set import gather_instead
 from .dispatch.work import Dispatch, Given, Work
 from .enlistment.enlisted import shard_of
+from .enlistment.moments import tell_time
 from .enlistment.on_shards import failing_alike, on_shards
 from .explain.observing import RUN, observed
 from .gather.gather import answer, in_order
@@ -260,7 +261,7 @@ class ClusterCursor:
         self.description = cursor.description
         self.rowcount = cursor.rowcount
         if writes is not False:
-            self._note(enlisted, cursor)
+            enlisted.note(cursor, is_raw=self._is_raw)
 
     def _perform_gather(self, decided: Dispatch) -> None:
         """Let the workspace answer; its cursor holds all rows, or streams them."""
@@ -278,6 +279,8 @@ class ClusterCursor:
         if decided.writes is None:
             self.connection.check_write([work.shard for work in works])
         cursors: dict[str, Any] = {}
+        if decided.is_timed:
+            tell_time(self.connection, works, works[0].shard)
         if decided.is_ordered:
             with failing_alike(self.connection, works[0].shard):
                 self.connection.enlist(works[0].shard)
@@ -313,7 +316,8 @@ class ClusterCursor:
         hooks = self.connection.cluster.hooks
 
         def perform(work: Work, enlisted: EnlistedShard) -> Any:
-            cursor = cursors[work.shard] = self._cursor_on(enlisted.driver)
+            cursor = enlisted.driver.cursor(*self._arguments, **self._keywords)
+            cursors[work.shard] = cursor
             hooks.reach(BEFORE_STATEMENT, work.shard)
             if work.is_many:
                 cursor.executemany(work.sql, work.parameters)
@@ -321,7 +325,7 @@ class ClusterCursor:
                 cursor.execute(work.sql, work.parameters)
             hooks.reach(AFTER_STATEMENT, work.shard)
             if writes is not False:
-                self._note(enlisted, cursor)
+                enlisted.note(cursor, is_raw=self._is_raw)
             return cursor
 
         try:
@@ -329,13 +333,6 @@ class ClusterCursor:
         except BaseException:
             self._cursors = list(cursors.values())  # to be closed
             raise
-
-    def _note(self, enlisted: EnlistedShard, cursor: Any) -> None:
-        """Remember what a statement did that may have written."""
-        enlisted.note(cursor, is_raw=self._is_raw)
-
-    def _cursor_on(self, driver: Any) -> Any:
-        return driver.cursor(*self._arguments, **self._keywords)
 
     # -- rows --
 

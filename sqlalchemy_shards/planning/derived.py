@@ -17,6 +17,7 @@ from .refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.default import DefaultExecutionContext
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import BindParameter
@@ -98,12 +99,15 @@ def inherited_value(
     return bind.effective_value
 
 
-def compiled_with(statement: Any, original: SQLCompiler) -> Any:
-    """A statement, compiled as another one was."""
+def compiled_with(statement: Any, original: SQLCompiler, dialect: Dialect | None = None) -> Any:
+    """A statement, compiled as another one was.
+
+    :param dialect: if not with the other's.
+    """
     translation: Any = original.schema_translate_map
     keys = original.column_keys if isinstance(statement, UpdateBase) else None
     return statement.compile(
-        dialect=original.dialect,
+        dialect=dialect or original.dialect,
         **({"schema_translate_map": translation} if translation else {}),
         **({"column_keys": keys} if keys else {}),
     )

@@ -71,6 +71,7 @@ class Draft:
     :param grouping: how groups that lie on several shards are made one, rows of DISTINCT among
         them; None: there are none.
     :param key_types: of the sort keys, where Python does not order them as PostgreSQL does.
+    :param is_timed: it asks for the time, which all shards are to be told.
     """
 
     sources: StatementSources
@@ -83,6 +84,7 @@ class Draft:
     orderings: tuple[Ordering, ...] = ()
     window: Window = field(default_factory=Window)
     key_types: tuple[ColumnType, ...] = ()
+    is_timed: bool = False
     _spelled: Callable[[Any], str] | None = None
 
     def index_of(self, expression: Any, among: Sequence[Any]) -> int | None:
@@ -114,7 +116,14 @@ class Draft:
         :param keeps_window: each shard leaves out rows that are beyond the limit.
         :raises Refusal: it cannot be derived.
         """
-        return rewrite(self.statement, self.compiled, more, self.window, keeps_window=keeps_window)
+        return rewrite(
+            self.statement,
+            self.compiled,
+            more,
+            self.window,
+            keeps_window=keeps_window,
+            is_timed=self.is_timed,
+        )
 
 
 def plain_type(expression: Any) -> Any:

@@ -18,7 +18,7 @@ from sqlalchemy.schema import Table
 from .refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from sqlalchemy.engine import Dialect
 
@@ -31,6 +31,31 @@ TIMES: Final = frozenset(
     """.split()
 )
 """Functions that tell nothing but that moment, in the session's time zone."""
+
+
+def asks_for_the_time(compiled: Any) -> bool:
+    """Whether a statement calls one of `TIMES`.
+
+    :param compiled: a `ShardsCompiler`, which knows what it has rendered.
+    :raises Refusal: it calls a namesake, or has a parameter of the name that `NOW` has.
+    """
+    called = compiled.rendered_functions
+    if TIMES.isdisjoint(name.rpartition(".")[2] for name in called):
+        return False
+    check_no_namesake(called)
+    if NOW.key in compiled.bind_names.values():
+        raise Refusal(f"its parameter {NOW.key!r} has a name that stands for the time")
+    return True
+
+
+def check_no_namesake(names: Iterable[str]) -> None:
+    """Refuse functions of the application's that are called as one of `TIMES`, in a schema.
+
+    :raises Refusal: with the first of them.
+    """
+    for name in names:
+        if "." in name and name.rpartition(".")[2] in TIMES:
+            raise Refusal(f"{name}() is not PostgreSQL's own function of that name")
 
 
 class _GivenTime:

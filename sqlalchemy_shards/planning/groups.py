@@ -85,7 +85,7 @@ class Grouping:
         window = self._draft.window
         merge = GroupedMerge(tuple(self._columns), self._visible, self._order, window)
         hidden = self._expressions[self._visible :]
-        if not hidden and window == Window():
+        if not hidden and window == Window() and not self._draft.is_timed:
             return Prepared(Scatter(merge))
         has_partials = any(isinstance(column, Aggregate) for column in self._columns)
         return Prepared(

@@ -21,7 +21,7 @@ from sqlalchemy_shards.routing.raw_text import why_unreadable
 from sqlalchemy_shards.routing.row_wise import ROW_WISE_FUNCTIONS, text_of
 from sqlalchemy_shards.routing.scopes import unwrapped_query
 
-from .elsewhere import TIMES
+from .elsewhere import TIMES, check_no_namesake
 from .nodes import nodes_of
 from .refusal import Refusal
 
@@ -106,9 +106,7 @@ def check_functions(calls: Set[Call], depending: Depending) -> None:
 
     :param depending: of calls, those that depend on when or where they run.
     """
-    for name, *_ in calls:
-        if "." in name and name.rpartition(".")[2] in TIMES:
-            raise Refusal(f"{name}() is not PostgreSQL's own function of that name")
+    check_no_namesake(call.name for call in calls)
     known = TIMES | ROW_WISE_FUNCTIONS | SYNTAX
     found = depending(call for call in calls if call.name not in known)
     if not found:

@@ -41,6 +41,7 @@ from .aggregates import (
 )
 from .deterministic import check_deterministic
 from .draft import Draft, Facts, Prepared, plain_type
+from .elsewhere import TIMES, asks_for_the_time
 from .groups import Grouping
 from .ordering import orderings
 from .refusal import LOCK_OTHERWISE, TAKE_IN_TURN, Refusal, advice_on_unreadable
@@ -180,16 +181,18 @@ def _row_wise(draft: Draft) -> None:
         expressions += draft.grouping.row_wise_parts()
     for column in _compat.column_list(statement) if draft.aggregates else ():
         expressions += arguments_of(column) if aggregate_of(column) else [column]
-    reason = why_not_row_wise(expressions)
+    reason = why_not_row_wise(expressions, further=TIMES)
     if reason is None and draft.grouping is None and draft.aggregates is None:
         keys = [ordering.expression for ordering in draft.orderings]
         reason = why_not_row_wise(
             [*_compat.column_list(statement), *keys, *shape.having],
             aggregates_too=bool(shape.group_by),
             windows_too=draft.sources.is_key_by_key,
+            further=TIMES,
         )
     if reason is not None:
         raise Refusal(reason)
+    draft.is_timed = asks_for_the_time(draft.compiled)
 
 
 def _comparable(draft: Draft) -> None:
@@ -289,7 +292,7 @@ PASSES: Final[tuple[Callable[[Draft], None], ...]] = (
 
 def _merge_aggregates(draft: Draft, functions: tuple[Aggregate, ...]) -> Prepared:
     merge = AggregateRow(functions, draft.window)
-    if draft.window == Window():
+    if draft.window == Window() and not draft.is_timed:
         return Prepared(Scatter(merge))
     return Prepared(Scatter(merge, is_rewritten=True), draft.rewritten([], keeps_window=False))
 
@@ -299,7 +302,7 @@ def _merge_rows(draft: Draft) -> Prepared:
         return _merge_by_columns(draft)
     sort_keys = [ordering.expression for ordering in draft.orderings]
     merge: Merge = Concatenate(draft.window)
-    if not draft.orderings and draft.window == Window():
+    if not draft.orderings and draft.window == Window() and not draft.is_timed:
         return Prepared(Scatter(merge))
     if draft.key_types:
         merge = _foreign_order(draft)
@@ -319,7 +322,7 @@ def _merge_by_columns(draft: Draft) -> Prepared:
     """Sort by columns that are there."""
     keys = places_of_keys(draft)
     merge = _ordered_merge(draft, keys)
-    if draft.window == Window():
+    if draft.window == Window() and not draft.is_timed:
         return Prepared(Scatter(merge))
     return Prepared(Scatter(merge, is_rewritten=True), draft.rewritten([]))
 

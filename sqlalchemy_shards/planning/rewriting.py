@@ -1,7 +1,9 @@
-"""The statement that shards run in place of the one given: more rows, and the sort keys.
+"""The statement that shards run in place of the one given: more rows, sort keys, one moment.
 
 SQL before:  SELECT name FROM users ORDER BY id DESC LIMIT 10 OFFSET 20
 SQL after:   SELECT name, id AS shards_sort_0 FROM users ORDER BY id DESC LIMIT 30
+
+`now()` and its kin are a parameter, so that all shards are told one moment.
 
 Fails closed: compiled as it is, the statement must give the SQL that SQLAlchemy made of it (what
 ORM options add while compiling could be missing here), and sort keys must add no table.
@@ -20,6 +22,7 @@ from sqlalchemy_shards.errors import UnsupportedStatement
 from sqlalchemy_shards.routing.scopes import leaves
 
 from .derived import Derived, check_compiled_alike, compiled_with
+from .elsewhere import NOW, at_given_time
 from .refusal import Refusal
 
 if TYPE_CHECKING:
@@ -41,9 +44,15 @@ class Rewritten:
     def __init__(
         self, compiled: SQLCompiler, original: SQLCompiler, window: Window, limit: Any
     ) -> None:
-        own = [] if limit is None else [limit]
+        own = [NOW] if limit is None else [NOW, limit]
         self._derived = Derived(compiled, original.bind_names, own)
+        self._limits = [name for name in self._derived.own if name != NOW.key]
         self._window = window
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is to be told the moment: `NOW` is among its parameters."""
+        return NOW.key in self._derived.own
 
     @property
     def sql(self) -> str:
@@ -58,7 +67,7 @@ class Rewritten:
         :raises UnsupportedStatement: LIMIT or OFFSET is no number of rows.
         """
         needed = rows_needed(self._window, values)
-        return self._derived.render(context, values, dict.fromkeys(self._derived.own, needed))
+        return self._derived.render(context, values, dict.fromkeys(self._limits, needed))
 
 
 def rewrite(
@@ -68,11 +77,13 @@ def rewrite(
     window: Window,
     *,
     keeps_window: bool = True,
+    is_timed: bool = False,
 ) -> Rewritten:
     """Add columns, and let each shard give all rows that may be needed.
 
     :param more: the columns, with their labels.
     :param keeps_window: a row that is beyond the limit on its shard is not needed.
+    :param is_timed: it asks for the time.
     :raises Refusal: the derived statement would not be the same but for that.
     """
     check_compiled_alike(select, compiled)
@@ -85,7 +96,8 @@ def rewrite(
         statement = statement.limit(limit)  # also in place of FETCH
     if window.offset is not None:
         statement = statement.offset(None)
-    derived = compiled_with(statement, compiled)
+    dialect = at_given_time(compiled.dialect) if is_timed else None
+    derived = compiled_with(statement, compiled, dialect)
     if more and _names_in_from(statement) != _names_in_from(select):
         raise Refusal("GROUP BY or ORDER BY names a table that is not in its FROM list")
     return Rewritten(derived, compiled, window, limit)

@@ -181,7 +181,7 @@ def _why_not_or_inside(node: Any, allowed: _Allowed) -> list[tuple[Any, _Allowed
     if isinstance(node, FunctionElement):
         name = str(getattr(node, "name", "")).lower()
         reason = _why_not_function(node, allowed)
-        if reason is not None and name not in allowed.further:
+        if reason is not None and (name not in allowed.further or _compat.compiles_itself(node)):
             return reason
         is_distinct = allowed.distinct or name in AGGREGATES
         inside = allowed._replace(functions_of_windows=False, distinct=is_distinct)

@@ -6,8 +6,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import DateTime, bindparam, delete, func, select, update
+from sqlalchemy import DateTime, Interval, bindparam, delete, func, select, text, update
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
 
 from sqlalchemy_shards import ShardedSession, ShardKeyMixin, create_cluster
 from sqlalchemy_shards.errors import ScatterNotAllowed, UnsupportedStatement
@@ -230,6 +232,37 @@ def test_the_time_is_asked_of_a_shard_that_takes_part(documents: Cluster) -> Non
         session.execute(update(Document).where(Document.id.in_(keys)).values(title="new"))
 
         assert enlisted(session) == {"s1", "s2", "s3"}
+
+
+class OwnNow(FunctionElement[datetime]):
+    """Is called like the time of the transaction, and is another."""
+
+    name = "now"
+    type = DateTime(timezone=True)
+    inherit_cache = True
+
+
+@compiles(OwnNow)
+def _write_own_now(*_: Any, **__: Any) -> str:
+    return "clock_timestamp()"
+
+
+NOT_THE_TIME: dict[str, Callable[[Any], Any]] = {
+    "a namesake in a schema": lambda m: m.Customer.created < func.away.now(),
+    "a construct that writes another function": lambda m: m.Customer.created < OwnNow(),
+    "a parameter of that name": lambda m: (
+        m.Customer.created < func.now() - bindparam("shards_now", timedelta(1), Interval())
+    ),
+    "raw text": lambda m: m.Customer.created < text("now()"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_THE_TIME)
+def test_what_is_only_called_like_the_time_is_refused(spread_shop: World, name: str) -> None:
+    m = spread_shop.models
+    statement = update(m.Customer).where(NOT_THE_TIME[name](m)).values(notes="x")
+    with spread_shop.engine.begin() as connection, pytest.raises(UnsupportedStatement):
+        connection.execute(statement, execution_options=EVERYWHERE)
 
 
 def test_scatter_must_be_allowed_as_ever(four_shards: World) -> None:

@@ -149,6 +149,7 @@ def one_set(given: Given, plan: StatementPlan, around: Surroundings, route: Rout
     values = context_values(given, plan)
     works = _works(given, plan, around, route, values, prepared.rewritten)
     decided = Dispatch(works, route, prepared.scatter.merge, values.parameters, writes)
+    decided.is_timed = prepared.rewritten is not None and prepared.rewritten.is_timed
     if isinstance(decided.merge, ForeignOrder):
         options = given.context.execution_options
         decided.limit = asked_gather_limit(options, around.gather_limit)

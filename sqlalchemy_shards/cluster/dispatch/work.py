@@ -60,6 +60,7 @@ class Dispatch:
     :param moving: the INSERT of the rows of a SELECT, which are read first.
     :param setting: it sets something for the transaction, also on shards that join later.
     :param supply: what the shards that write are given before.
+    :param is_timed: they are to be told when the transaction began.
     """
 
     works: list[Work]
@@ -77,6 +78,7 @@ class Dispatch:
     obstacle: str | None = None
     supply: SupplyStep | None = None
     moving: Moving | MovingSets | None = None
+    is_timed: bool = False
 
 
 class Surroundings(Protocol):

@@ -49,8 +49,7 @@ def shipped(connection: ClusterConnection, step: GatherStep, works: Sequence[Wor
     :param works: what each shard ships, where no keys are asked for first.
     :raises GatherLimitExceeded: they are too many.
     """
-    with failing_alike(connection, works[0].shard):
-        tell_time(connection, works)
+    tell_time(connection, works)
     return _Shipping(connection, step, works).done()
 
 
@@ -83,8 +82,7 @@ class _Shipping:
                 bytes=min(KEY_BYTES_MAX, step.limit.bytes),
             ),
         )
-        with failing_alike(self._connection, asking[0].shard):
-            tell_time(self._connection, asking)
+        tell_time(self._connection, asking)
         is_whole = arrival.fits(self._connection, asking, KEYS)
         known = {}
         for source, rows in zip(step.sources, arrival.parts, strict=True):
