@@ -261,6 +261,8 @@ class Expressions(ABC):
                 lambda: x.like(func.concat(self.bound("text"), "%")),
                 lambda: x.contains(self.value("text"), autoescape=True),
             ]
+        if kind in ("date", "time"):
+            ways += [lambda: x < func.now(), lambda: x >= func.current_date()]
         return self.choices.pick(ways)()
 
     def _member(self, x: Any, kind: str) -> Any:
