@@ -27,6 +27,7 @@ ON_NEWEST = [
     "asyncio",
     "fuzz",
     "faults",
+    "uvloop",
     "lint",
     "types",
     "arch",
