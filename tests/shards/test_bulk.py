@@ -140,16 +140,17 @@ class TestOrmStatements:
         assert found == dict(world.rows("SELECT id, home FROM customers"))
         assert are_persistent
 
+    @pytest.mark.parametrize("is_sorted", [True, False])
     @pytest.mark.parametrize("page_size", [3, 100])
     def test_insert_returning_in_the_order_of_the_parameters(
-        self, world: World, page_size: int
+        self, world: World, page_size: int, is_sorted: bool
     ) -> None:
         m = world.models
         numbers = [7, 3, 11, 1, 12, 2, 9, 4, 10, 5, 8, 6]
         with world.session() as session:
             found = session.execute(
                 insert(m.Customer).returning(
-                    m.Customer.id, m.Customer.name, sort_by_parameter_order=True
+                    m.Customer.id, m.Customer.name, sort_by_parameter_order=is_sorted
                 ),
                 rows(numbers),
                 execution_options={"insertmanyvalues_page_size": page_size},

@@ -108,7 +108,11 @@ def _values_list(
             "pass the rows as parameter sets: execute(insert(table), [row, row, ...])",
             statement=given.sql,
         ) from None
-    return Dispatch(works, route, GivenOrder(tuple(tuple(rows[each]) for each in route.shards)))
+    return Dispatch(works, route, _order_of(rows, route))
+
+
+def _order_of(rows: Mapping[str, Sequence[int]], route: Route) -> GivenOrder:
+    return GivenOrder(tuple(tuple(rows[shard]) for shard in route.shards))
 
 
 def _shard_of(
@@ -186,7 +190,7 @@ def _split_batch(given: Given, rows: Mapping[str, Sequence[int]], route: Route) 
             works.append(Work(shard, *_compat.render_insertmanyvalues(context, own)))
         else:
             works.append(Work(shard, arrays.sql, parameters))
-    return Dispatch(works, route, SumOfCounts())
+    return Dispatch(works, route, _order_of(rows, route))
 
 
 def _check_insert(

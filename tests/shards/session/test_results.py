@@ -186,13 +186,15 @@ class TestInserts:
         assert returned is not None
         assert returned.created is not None
 
-    def test_what_an_insert_of_many_rows_tells(self, world: World) -> None:
+    @pytest.mark.parametrize("is_sorted", [True, False])
+    def test_what_an_insert_of_many_rows_tells(self, world: World, is_sorted: bool) -> None:
         m = world.models
         table = m.Document.__table__
         rows = [{"owner_id": n, "title": f"of {n}"} for n in CUSTOMERS]
         with world.engine.begin() as connection:
             result = connection.execute(
-                insert(table).return_defaults(table.c.home, sort_by_parameter_order=True), rows
+                insert(table).return_defaults(table.c.home, sort_by_parameter_order=is_sorted),
+                rows,
             )
             keys = result.inserted_primary_key_rows
             homes = [row.home for row in result.returned_defaults_rows or ()]
