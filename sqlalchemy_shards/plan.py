@@ -158,7 +158,8 @@ class GivenOrder:
 
     Rows that were left out, as ON CONFLICT may do, leave no trace: then shard by shard.
 
-    :param places: for each shard, the places of its rows in the VALUES list, or among the parameter sets.
+    :param places: for each shard, the places of its rows in the VALUES list, or of its
+        parameter sets.
     """
 
     places: tuple[tuple[int, ...], ...]

@@ -176,8 +176,8 @@ def plain_write(statement: Any) -> Any:
 
 
 def returning(statement: UpdateBase) -> Sequence[Any]:
-    """What RETURNING gives back."""
-    return tuple(statement._returning)
+    """What RETURNING gives back: of a table, its columns."""
+    return tuple(statement._all_selected_columns)
 
 
 def dml_ctes(statement: Insert | Update | Delete) -> tuple[Any, ...]:

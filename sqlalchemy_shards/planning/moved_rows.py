@@ -6,6 +6,9 @@ read:        SELECT CAST(s.a AS TEXT), ..., CASE WHEN false THEN s.a END, ..., C
 written:     INSERT INTO labels (owner, text) SELECT CAST(c0 AS pg_catalog.int8), ...
              FROM unnest(%(shards_cells_0)s, ...) AS shards_cells (c0, c1)
 
+An ORDER BY becomes that of what is read, too: a subquery's own is lost where shards' rows are put
+together, and the order decides which number a row gets, and which of two ON CONFLICT leaves out.
+
 Values travel as text, and become again what the SELECT made them: PostgreSQL then assigns them to
 the columns as it would have. Their types are told by columns that are always NULL. The key of a row
 is read once more, as its column stores it.
@@ -22,13 +25,14 @@ from psycopg.postgres import types as postgres_types
 from sqlalchemy import ARRAY, Text, bindparam, case, cast, false, func, select, type_coerce
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
-from sqlalchemy.sql.elements import BindParameter, Null
-from sqlalchemy.sql.selectable import Select, SelectBase
+from sqlalchemy.sql.elements import BindParameter, Label, Null
+from sqlalchemy.sql.selectable import CompoundSelect, Select, SelectBase
 from sqlalchemy.types import NullType, UserDefinedType
 
 from sqlalchemy_shards import _compat
 
 from .derived import bind_processors, compiled_with, inherited_value, render
+from .ordering import Ordering, directed, orderings
 from .refusal import Refusal
 from .wire import UNSHIPPABLE
 
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import Insert
 
 _CELLS: Final = "shards_cells"
+_ORDER: Final = "shards_order"
 _BUILT_IN_MAX: Final = 16384
 """OIDs from here on are those of types that were created, another one on each server."""
 
@@ -78,8 +83,15 @@ def reading_of(insert: Insert, key: Sequence[str], dialect: Dialect) -> Select[A
     :raises Refusal: it cannot be told which of its columns fills which.
     """
     names = _compat.selected_names(insert)
-    rows = insert.select.subquery("shards_selected")  # type: ignore[union-attr]
+    chosen: Any = insert.select
+    order = _order_of(chosen)
+    added = [key.expression for key, place in order if place is None]
+    if added:
+        labels = (each.label(f"{_ORDER}_{place}") for place, each in enumerate(added))
+        chosen = chosen.add_columns(*labels)
+    rows = chosen.subquery("shards_selected")
     given = list(rows.c)
+    hidden = iter([given.pop() for _ in added][::-1])
     if len(given) != len(names) or any(each.name == "*" for each in given):
         raise Refusal("it cannot be told which column of its SELECT fills which column")
     columns: list[Any] = [cast(each, Text) for each in given]
@@ -90,8 +102,36 @@ def reading_of(insert: Insert, key: Sequence[str], dialect: Dialect) -> Select[A
         for each in key
     ]
     labelled = (each.label(f"c{place}") for place, each in enumerate(columns))
+    reading = select(*labelled).order_by(
+        *(directed(next(hidden) if place is None else given[place], key) for key, place in order)
+    )
     # The INSERT's own CTEs are for its SELECT: nothing else may hold one that reads.
-    return select(*labelled).add_cte(*_compat.dml_ctes(insert))
+    return reading.add_cte(*_compat.dml_ctes(insert))
+
+
+def _order_of(chosen: Any) -> list[tuple[Ordering, int | None]]:
+    """The keys of an ORDER BY, and which columns they are; None: they are none of them.
+
+    Nothing where the order is kept anyway: LIMIT and raw SQL are not merged.
+    """
+    if not isinstance(chosen, (Select, CompoundSelect)):
+        return []
+    shape = _compat.select_shape(chosen)
+    if any(each is not None for each in (shape.limit, shape.offset, shape.fetch)):
+        return []
+    columns = list(chosen.selected_columns)
+    keys = orderings(shape.order_by, {each.name: each for each in columns if hasattr(each, "name")})
+    order = [(key, _place_of(key.expression, columns)) for key in keys or ()]
+    may_add = isinstance(chosen, Select) and (not shape.distinct or bool(shape.distinct_on))
+    # PostgreSQL refuses what is neither selected nor may be added, or it is in raw SQL.
+    return order if may_add or all(place is not None for _, place in order) else []
+
+
+def _place_of(expression: Any, columns: Sequence[Any]) -> int | None:
+    for place, each in enumerate(columns):
+        if expression.compare(each.element if isinstance(each, Label) else each):
+            return place
+    return None
 
 
 def check_movable(insert: Insert, compiled: SQLCompiler) -> None:

@@ -53,6 +53,12 @@ def orderings(order_by: Sequence[Any], labels: Mapping[str, Any]) -> tuple[Order
     return tuple(found)
 
 
+def directed(key: Any, ordering: Ordering) -> Any:
+    """A key of ORDER BY, in the direction of another one."""
+    key = key.desc() if ordering.descending else key
+    return key.nulls_first() if ordering.nulls_first else key.nulls_last()
+
+
 _MODIFIERS = (
     operators.desc_op,
     operators.asc_op,

@@ -21,7 +21,7 @@ from sqlalchemy_shards.plan import Concatenate, ForeignOrder, OrderedMerge, Ship
 from sqlalchemy_shards.routing.nested import is_cut_off
 from sqlalchemy_shards.routing.scopes import conditions_of, unlabelled
 
-from .ordering import orderings
+from .ordering import directed, orderings
 from .planner import prepare
 from .rewriting import ROWS_MAX
 from .splits import ON_SHARD, Split, check_adds_up, check_block, part_of
@@ -161,7 +161,7 @@ class _Rows:
         head = select(*(each.label(name) for each, name in shown)).select_from(relation)
         if picks:
             head = _compat.with_distinct_on(head, [shipped[place] for place in picks])
-        keys = [_directed(shipped[place], ordering) for ordering, place in order]
+        keys = [directed(shipped[place], ordering) for ordering, place in order]
         return _compat.with_window_of(head.order_by(*keys), self.final)
 
 
@@ -169,8 +169,3 @@ def _as_counted(rows: Any) -> Any:
     """A number of rows as LIMIT takes it, so that a sum of two of them cannot be too large."""
     # What is no whole number is rounded by itself: 2.5 + 0.5 is 3 + 1.
     return cast(cast(rows, BigInteger), Numeric)
-
-
-def _directed(key: Any, ordering: Ordering) -> Any:
-    key = key.desc() if ordering.descending else key
-    return key.nulls_first() if ordering.nulls_first else key.nulls_last()

@@ -462,6 +462,17 @@ class TestUpserts:
         assert set(shop.rows("SELECT name FROM regions WHERE code = 'n'")) == {("new",)}
         assert len(shop.rows("SELECT name FROM regions WHERE code = 'n'")) == len(shop.urls)
 
+    def test_reference_rows_may_be_returned_whole(self, shop: World) -> None:
+        table = shop.models.Region.__table__
+        with shop.engine.begin() as connection:
+            made = connection.execute(insert(table).returning(table), {"code": "z", "name": "Z"})
+            changed = connection.execute(update(table).values(name="x").returning(table))
+            gone = connection.execute(delete(table).where(table.c.code == "z").returning(table))
+
+            assert made.all() == [("z", "Z")]
+            assert sorted(changed.all()) == [("n", "x"), ("s", "x"), ("z", "x")]
+            assert gone.all() == [("z", "x")]
+
 
 class TestWritingEverywhere:
     def test_an_update_of_everything_needs_to_be_asked_for(self, spread_shop: World) -> None:
