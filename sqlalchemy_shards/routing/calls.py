@@ -23,7 +23,7 @@ from sqlalchemy.sql.elements import (
     TypeCoerce,
     UnaryExpression,
 )
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.functions import FunctionElement, next_value
 from sqlalchemy.sql.operators import distinct_op
 from sqlalchemy.sql.selectable import ScalarSelect
 
@@ -101,6 +101,8 @@ def function_of(call: Any) -> Any:
 
 def name_of(function: Any) -> str:
     """The name of a function, with those of the packages that it is in."""
+    if isinstance(function, next_value):
+        return "nextval"  # as it is written
     packages = getattr(function, "packagenames", None) or ()
     return ".".join((*packages, str(getattr(function, "name", type(function).__name__)))).lower()
 
@@ -109,5 +111,5 @@ def is_distinct(function: Any) -> bool:
     """Whether an aggregate is over distinct values of its arguments."""
     return any(
         isinstance(each, UnaryExpression) and each.operator is distinct_op
-        for each in function.clauses
+        for each in getattr(function, "clauses", ())  # a sequence's next value has none
     )

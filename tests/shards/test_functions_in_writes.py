@@ -12,6 +12,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    insert,
     literal_column,
     select,
     update,
@@ -214,8 +215,15 @@ REFUSED: dict[str, tuple[str, Callable[[Any], Any]]] = {
         ),
     ),
     "a sequence": (
-        "a sequence|the function next",
+        "the function nextval",
         lambda m: update(m.Order).values(amount=Sequence("some_numbers").next_value()),
+    ),
+    "a sequence in rows that are selected": (
+        "the function nextval",
+        lambda m: insert(m.Order).from_select(
+            ["customer_id", "id", "amount"],
+            select(m.Order.customer_id, m.Order.id + 10, Sequence("some_numbers").next_value()),
+        ),
     ),
     "a sequence by name": (
         "the function nextval",

@@ -41,7 +41,7 @@ A = column("a")
         (func.to_tsquery("simple", "a"), Call("to_tsquery", 2, is_configured=True)),
         (func.f(cast("simple", REGCONFIG), A), Call("f", 2, is_configured=True)),
         (func.f(column("c", REGCONFIG), A), Call("f", 2)),
-        (Sequence("numbers").next_value(), Call("next_value")),
+        (Sequence("numbers").next_value(), Call("nextval")),
     ],
 )
 def test_a_call(function: Any, call: Call) -> None:
