@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 class ShardsCompiler(_compat.ExpandsLists, _compat.KeepsOutermost, PGCompiler_psycopg):
     """Takes note of what it writes, so that an analysis can be held against it.
 
+    Parameters are those of the statement; a type's `bind_expression()` may make more of them anew
+    each time that it is compiled, of which the values are constants.
+
     Tables are counted in FROM lists and as targets. Columns are those of tables, also through
     aliases; a whole row of a table, as a value, is noted apart, and so are names without a table,
     which PostgreSQL looks up among all columns at hand.
@@ -46,6 +49,7 @@ class ShardsCompiler(_compat.ExpandsLists, _compat.KeepsOutermost, PGCompiler_ps
         self.rendered_calls: set[Call] = set()
         self.bare_names: set[str] = set()
         self.whole_rows: list[str] = []
+        self.wrapped_binds: set[BindParameter[Any]] = set()
         self.raw_texts: list[str] = []
         self._memberships: list[tuple[BindParameter[Any], NotedList | None]] = []
         self._forms: dict[str, tuple[NotedList, _compat.ListForm]] | None = None
@@ -101,6 +105,12 @@ class ShardsCompiler(_compat.ExpandsLists, _compat.KeepsOutermost, PGCompiler_ps
                 if name and one and not others and (form := form_of(one, name, self)) is not None
             }
         return self._forms
+
+    def visit_bindparam(self, bindparam: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Write a parameter."""
+        if keywords.get("skip_bind_expression"):  # within what a type's bind_expression() gave
+            self.wrapped_binds.add(bindparam)
+        return super().visit_bindparam(bindparam, *arguments, **keywords)
 
     def visit_table(self, table: Any, asfrom: Any = False, *arguments: Any, **keywords: Any) -> Any:
         """Write a table's name."""

@@ -30,19 +30,22 @@ class Derived:
     :param original: what it was derived from.
     :param names: the original's parameters and their names.
     :param own: parameters that the original does not have; their values are given by name.
-    :raises Refusal: it has others that the original does not have.
+    :raises Refusal: it has others that the original does not have, but for those that types make.
     """
 
     def __init__(
         self, compiled: SQLCompiler, names: Mapping[Any, str], own: Sequence[Any] = ()
     ) -> None:
         self.compiled: Any = compiled
-        if any(bind not in names and bind not in own for bind in compiled.bind_names):
+        given = {*names, *own}
+        made = {bind: name for bind, name in compiled.bind_names.items() if bind not in given}
+        if any(not _is_constant(bind, compiled) for bind in made):
             raise Refusal("its subqueries make parameters of their own when they are compiled")
         self.own = tuple(compiled.bind_names[bind] for bind in own if bind in compiled.bind_names)
         self._names = tuple(
-            (name, names[bind]) for bind, name in compiled.bind_names.items() if bind not in own
+            (name, names[bind]) for bind, name in compiled.bind_names.items() if bind in names
         )
+        self._constants = {name: bind.value for bind, name in made.items()}
         self._processors = bind_processors(compiled)
 
     @property
@@ -55,6 +58,7 @@ class Derived:
     ) -> dict[str, Any]:
         """Bind name -> value before bind processing, from the original's values."""
         found = {name: values[original] for name, original in self._names}
+        found.update(self._constants)
         found.update((name, (own or {}).get(name)) for name in self.own)
         return found
 
@@ -70,6 +74,12 @@ class Derived:
         :param own: values of the parameters that only this statement has.
         """
         return render(self.compiled, self._processors, context, self.values(values, own))
+
+
+def _is_constant(bind: BindParameter[Any], compiled: Any) -> bool:
+    """Whether a parameter was made by a type's `bind_expression()`, the same each time."""
+    is_of_type = bind in compiled.wrapped_binds
+    return is_of_type and bind.callable is None and not bind.required and not bind.expanding
 
 
 def check_compiled_alike(statement: Any, compiled: SQLCompiler) -> None:

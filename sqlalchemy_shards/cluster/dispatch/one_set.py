@@ -203,10 +203,9 @@ def _gathered(
         check_scatter(given, plan, around)
     check_as_made(given)
     try:
-        gathering = plan.gathering(given, around)
+        decided = gathered(given, plan.gathering(given, around), around, route)
     except Refusal as reason:
         raise unsupported(_of_both(refusal, reason), given.sql, route.reason) from None
-    decided = gathered(given, gathering, around, route)
     decided.obstacle = refusal.reason
     return decided
 
