@@ -87,6 +87,11 @@ class Draft:
     is_timed: bool = False
     _spelled: Callable[[Any], str] | None = None
 
+    @property
+    def is_as_given(self) -> bool:
+        """Whether shards may run the statement as it is: they all give all rows, at any time."""
+        return self.window == Window() and not self.is_timed
+
     def index_of(self, expression: Any, among: Sequence[Any]) -> int | None:
         """Where an expression is, among others, that is the same to PostgreSQL."""
         expression = unlabelled(expression)

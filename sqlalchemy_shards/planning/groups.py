@@ -25,7 +25,6 @@ from sqlalchemy_shards.plan import (
     GroupKey,
     Scatter,
     SortKey,
-    Window,
 )
 from sqlalchemy_shards.routing.row_wise import text_of
 from sqlalchemy_shards.routing.scopes import grouped_by, unlabelled
@@ -85,7 +84,7 @@ class Grouping:
         window = self._draft.window
         merge = GroupedMerge(tuple(self._columns), self._visible, self._order, window)
         hidden = self._expressions[self._visible :]
-        if not hidden and window == Window() and not self._draft.is_timed:
+        if not hidden and self._draft.is_as_given:
             return Prepared(Scatter(merge))
         has_partials = any(isinstance(column, Aggregate) for column in self._columns)
         return Prepared(

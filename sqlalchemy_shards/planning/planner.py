@@ -292,7 +292,7 @@ PASSES: Final[tuple[Callable[[Draft], None], ...]] = (
 
 def _merge_aggregates(draft: Draft, functions: tuple[Aggregate, ...]) -> Prepared:
     merge = AggregateRow(functions, draft.window)
-    if draft.window == Window() and not draft.is_timed:
+    if draft.is_as_given:
         return Prepared(Scatter(merge))
     return Prepared(Scatter(merge, is_rewritten=True), draft.rewritten([], keeps_window=False))
 
@@ -302,7 +302,7 @@ def _merge_rows(draft: Draft) -> Prepared:
         return _merge_by_columns(draft)
     sort_keys = [ordering.expression for ordering in draft.orderings]
     merge: Merge = Concatenate(draft.window)
-    if not draft.orderings and draft.window == Window() and not draft.is_timed:
+    if not draft.orderings and draft.is_as_given:
         return Prepared(Scatter(merge))
     if draft.key_types:
         merge = _foreign_order(draft)
@@ -322,7 +322,7 @@ def _merge_by_columns(draft: Draft) -> Prepared:
     """Sort by columns that are there."""
     keys = places_of_keys(draft)
     merge = _ordered_merge(draft, keys)
-    if draft.window == Window() and not draft.is_timed:
+    if draft.is_as_given:
         return Prepared(Scatter(merge))
     return Prepared(Scatter(merge, is_rewritten=True), draft.rewritten([]))
 
