@@ -140,10 +140,12 @@ class World:
             eventually(lambda: not self.proxies[shard].backends(), f"the end of links to {shard}")
 
     def kill_backend(self, shard: str) -> None:
-        """Kill one server process, and wait until the server has restarted all of them."""
-        pid = self.proxies[shard].backends()[-1]
-        os.kill(pid, signal.SIGKILL)
-        eventually(lambda: self._answers(shard, but=pid), f"restart of {shard}")
+        """Kill server processes, and wait until the server has restarted all of them."""
+        own = self.ask(shard, "SELECT pg_backend_pid()")[0][0]
+        for pid in self.proxies[shard].backends():
+            with suppress(ProcessLookupError):  # its client had gone, and so it ended by itself
+                os.kill(pid, signal.SIGKILL)
+        eventually(lambda: self._answers(shard, but=own), f"restart of {shard}")
 
     def kill_some_backend(self, shard: str, chance: random.Random) -> None:
         """Kill any server process that serves a client, if there is one, and wait for nothing."""
