@@ -268,14 +268,19 @@ class Hub:
         """Be the body of a branch's greenlet."""
         try:
             outcome = self._outcomes[index] = run_branch(self._branches[index])
-            # What psycopg makes of an interruption at the beginning or the end of a pipeline.
-            if isinstance(outcome.error, AssertionError):
-                _close_pipeline(self._branches[index])
+            hidden = _interruption_behind(outcome.error)
+            if hidden is not None:
+                _close(self._branches[index])
+                self._take_interruption(hidden)
         except BaseException as error:
-            _close_pipeline(self._branches[index])
-            branch = cast("BranchGreenlet", getcurrent())
-            if error is not branch.notice and error is not self._cause:
-                self._interruption = error
+            _close(self._branches[index], only_in_pipeline=True)
+            self._take_interruption(error)
+
+    def _take_interruption(self, error: BaseException) -> None:
+        """Let the loop see what interrupted the present branch, unless it came from the loop."""
+        branch = cast("BranchGreenlet", getcurrent())
+        if error is not branch.notice and error is not self._cause:
+            self._interruption = error
 
     def _spawn(self, work: Callable[[], None], shard: str) -> BranchGreenlet:
         branch = self._greenlet(work, shard)
@@ -400,10 +405,25 @@ def _ready_to_write(branch: BranchGreenlet, fd: int, events: int) -> int:
     return ready_now(fd, events)
 
 
-def _close_pipeline(branch: Branch[Any]) -> None:
-    """Close a connection that was left in a pipeline, which would take no statement any more."""
+def _interruption_behind(error: BaseException | None) -> BaseException | None:
+    """The interruption in whose clean-up an ordinary error was raised, which hides it.
+
+    psycopg makes an `AssertionError` of one at the beginning or the end of a pipeline.
+    """
+    # A branch's greenlet begins without a context, so that this is nobody else's.
+    while isinstance(error, Exception):
+        error = error.__context__
+    return None if isinstance(error, GeneratorExit) else error
+
+
+def _close(branch: Branch[Any], *, only_in_pipeline: bool = False) -> None:
+    """Close a connection that was interrupted where psycopg is not ready for it.
+
+    :param only_in_pipeline: if it was left in a pipeline, and would take no statement any more.
+    """
     pgconn = getattr(branch.connection(), "pgconn", None)
-    if pgconn is not None and psycopg.capabilities.has_pipeline() and pgconn.pipeline_status:
+    is_in_pipeline = psycopg.capabilities.has_pipeline() and pgconn and pgconn.pipeline_status
+    if pgconn is not None and (is_in_pipeline or not only_in_pipeline):
         pgconn.finish()
 
 
