@@ -295,6 +295,18 @@ class TestCore:
             (number,) for number in CUSTOMERS if number > 3
         ]
 
+    def test_a_row_without_its_key_is_told_by_its_number(self, four_shards: World) -> None:
+        given: list[Any] = [{"id": number, "customer_id": number} for number in (1, 2, 3)]
+        given[1]["customer_id"] = None
+
+        with (
+            four_shards.engine.begin() as connection,
+            pytest.raises(MissingShardKey, match="'customer_id', in parameter set 2 of 3;") as told,
+        ):
+            connection.execute(insert(four_shards.models.Order.__table__), given)
+
+        assert told.value.statement.startswith("INSERT INTO orders")
+
     def test_client_defaults_decide_the_shard(self, world: World) -> None:
         key = Column("id", Uuid, primary_key=True, default=uuid.uuid4)
         with made(world, key) as table:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy_shards import _compat
 from sqlalchemy_shards.cluster.moved_rows import moved
 from sqlalchemy_shards.cluster.options import check_named
-from sqlalchemy_shards.errors import MissingShardKey, UnsupportedStatement
+from sqlalchemy_shards.errors import MissingShardKey, RoutingError, UnsupportedStatement
 from sqlalchemy_shards.plan import GivenOrder, SumOfCounts
 from sqlalchemy_shards.planning.refusal import Refusal
 from sqlalchemy_shards.planning.row_arrays import ROWS_MIN, row_arrays
@@ -52,7 +52,10 @@ def insert(
         parameters = context.compiled_parameters[index]
         shard = plan.inserted_key and known_shard(plan.inserted_key, parameters, territory)
         if shard is None:
-            shard = _shard_of(given, plan, around, parameters, named)
+            try:
+                shard = _shard_of(given, plan, around, parameters, named)
+            except RoutingError as error:
+                raise _of_set(error, given, index) from None
         rows[shard].append(index)
     route = Route(territory.in_order(rows), Reason.KEY)
     if (
@@ -146,6 +149,13 @@ def _shard_of(
         "where it is with execution_options(shard_key=(Model, key))",
         statement=given.sql,
     )
+
+
+def _of_set(error: RoutingError, given: Given, index: int) -> RoutingError:
+    """The same error, which tells the number of the parameter set, from 1, where there are many."""
+    count = len(given.context.compiled_parameters)
+    where = f", in parameter set {index + 1} of {count}" if count > 1 else ""
+    return type(error)(error.problem + where, error.advice, shard=error.shard, statement=given.sql)
 
 
 def _next_batch(given: Given) -> tuple[int, int]:
