@@ -61,7 +61,7 @@ class Shard:
         driver_error = getattr(error, "orig", None) or error
         return ShardUnavailable(
             f"shard {self.name!r} at {self.masked_url} cannot be reached: {driver_error}",
-            "see that its server runs and accepts this user, then run the transaction again",
+            "see that its server runs and accepts this user, then try again",
             shard=self.name,
         )
 

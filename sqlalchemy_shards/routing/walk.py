@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Table
+from sqlalchemy import ClauseElement, Table
+from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.sql.visitors import iterate
 
 from sqlalchemy_shards.models.checks import undeclared_error
 from sqlalchemy_shards.models.distribution import (
@@ -154,7 +156,9 @@ class Walk:
         """Put together what was found."""
         unreadable = self.unreadable
         if unreadable is None and self.seen != Counter(rendered):
-            unreadable = "its SQL names other tables than were found in it"
+            unreadable = _why_default_is_unread(target, kind) or (
+                "its SQL names other tables than were found in it"
+            )
         roots, obstacle = choose_roots(self.sources, self.edges, self.primary_keys, self.unions)
         if self.sources and self.globals:
             obstacle = "it joins global and sharded tables"
@@ -200,3 +204,17 @@ class Walk:
 
         come = {each.table for each in self.occurrences if not stays(each)}
         return WrittenSource(root, frozenset(each.table for each in self.occurrences) - come)
+
+
+def _why_default_is_unread(target: Table | None, kind: StatementKind) -> str | None:
+    """The reason, if a column of the table that is written computes its value by a subquery."""
+    if target is None or kind not in (StatementKind.INSERT, StatementKind.UPDATE):
+        return None
+    name = "default" if kind is StatementKind.INSERT else "onupdate"
+    for column in target.c:
+        argument = getattr(getattr(column, name), "arg", None)
+        if isinstance(argument, ClauseElement) and any(
+            isinstance(part, SelectBase) for part in iterate(argument)
+        ):
+            return f"the {name}= of column {column} is a subquery"
+    return None

@@ -89,6 +89,18 @@ REFERENCE = reference_table(
     Table("reference", METADATA, integer("id", key=True), Column("name", Text))
 )
 GLOBAL = global_table(Table("world", METADATA, integer("id", key=True), Column("name", Text)))
+HIGHEST = select(func.max(B.c.value)).scalar_subquery()
+READING = shard_table(
+    Table(
+        "reading",
+        METADATA,
+        integer("k", key=True),
+        Column("first", Integer, default=HIGHEST),
+        Column("last", Integer, onupdate=func.abs(HIGHEST)),
+        Column("seen", Integer),
+    ),
+    key="k",
+)
 UNDECLARED = Table("undeclared", METADATA, integer("id", key=True))
 
 
@@ -368,6 +380,17 @@ class TestUnreadable:
     )
     def test_raw_sql_that_may_read_is_not_guessed_at(self, statement: Any) -> None:
         assert sources_of(statement).unreadable is not None
+
+    def test_a_default_that_reads_is_named(self) -> None:
+        told = [
+            sources_of(statement).unreadable
+            for statement in (insert(READING).values(k=5), update(READING).values(seen=None))
+        ]
+
+        assert told == [
+            "the default= of column reading.first is a subquery",
+            "the onupdate= of column reading.last is a subquery",
+        ]
 
     def test_an_undeclared_table_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="undeclared"):
