@@ -71,6 +71,9 @@ def call_of(function: Any) -> Call:
     if arguments is None or not all(map(_is_one_argument, arguments)):
         return Call(name_of(function))
     given = list(arguments)
+    if name_of(function) == "unnest" and len(given) > 1:
+        # In a FROM list PostgreSQL calls it for each argument by itself.
+        return Call("unnest")
     return Call(name_of(function), len(given), bool(given) and _is_configuration(given[0]))
 
 

@@ -8,8 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import and_, exists, func, or_, select, true
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy import (
+    BigInteger,
+    Text,
+    and_,
+    column,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import aliased
 
 from sqlalchemy_shards.plan import Tier
@@ -72,6 +83,13 @@ def counted_by_a_correlated_subquery(m: Any) -> Any:
     return select(m.Customer.id, orders.scalar_subquery()).where(m.Customer.id.in_([1, 2, 3]))
 
 
+def unnested_side_by_side(m: Any) -> Any:
+    columns = column("id", BigInteger), column("word", Text)
+    arrays = literal([1, 2, 3], ARRAY(BigInteger)), literal(["a", "b"], ARRAY(Text))
+    given = func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
+    return select(m.Customer.name, given.c.word).join(given, given.c.id == m.Customer.id)
+
+
 STATEMENTS: Mapping[str, Callable[[Any], Any]] = {
     "absent partners": absent_partners,
     "two outer joins": two_outer_joins,
@@ -92,6 +110,7 @@ STATEMENTS: Mapping[str, Callable[[Any], Any]] = {
     "exists alone": lambda m: select(exists().where(m.Customer.id > 7)),
     "neighbours": neighbours,
     "a correlated subquery": counted_by_a_correlated_subquery,
+    "two arrays side by side": unnested_side_by_side,
     "average of sums": average_of_sums,
     "a CTE used twice": a_cte_used_twice,
     "lateral": a_lateral_subquery,

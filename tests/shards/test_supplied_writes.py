@@ -19,6 +19,7 @@ from sqlalchemy import (
     update,
     values,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 if TYPE_CHECKING:
@@ -131,6 +132,20 @@ WRITES: dict[str, Callable[[Any], Any]] = {
                 given := values(column("id", Integer), column("to", String), name="given").data(
                     [(11, "a"), (52, "b")]
                 )
+            ).c.id
+        )
+        .values(status=given.c.to)
+    ),
+    "update from two arrays side by side": lambda m: (
+        update(m.Order)
+        .where(
+            m.Order.id
+            == (
+                given := func.unnest(
+                    literal([11, 52], ARRAY(Integer)), literal(["a", "b"], ARRAY(String))
+                )
+                .table_valued(column("id", Integer), column("to", String), name="given")
+                .render_derived()
             ).c.id
         )
         .values(status=given.c.to)

@@ -41,6 +41,8 @@ A = column("a")
         (func.to_tsquery("simple", "a"), Call("to_tsquery", 2, is_configured=True)),
         (func.f(cast("simple", REGCONFIG), A), Call("f", 2, is_configured=True)),
         (func.f(column("c", REGCONFIG), A), Call("f", 2)),
+        (func.unnest(A), Call("unnest", 1)),
+        (func.unnest(A, A), Call("unnest")),
         (Sequence("numbers").next_value(), Call("nextval")),
     ],
 )
