@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, ColumnClause, TextClause
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.selectable import FromClause, ScalarSelect, SelectBase, TableValuedAlias
+from sqlalchemy.sql.selectable import FromClause, ScalarSelect, SelectBase
 
 from sqlalchemy_shards import _compat
 
@@ -39,8 +39,6 @@ def walk_expression(walk: Walk, expression: Any, scope: Scope) -> None:
         elif isinstance(node, (TextClause, ColumnClause)):
             text = node.text if isinstance(node, TextClause) else str(node.name)
             _text(walk, text, is_argument=is_argument)
-        elif isinstance(node, TableValuedAlias):
-            walk_expression(walk, node.element, scope)
         elif isinstance(node, FunctionElement):  # SQLAlchemy makes them FROM clauses, too
             stands_in_parentheses = not _compat.compiles_itself(node)
             pending += [(child, stands_in_parentheses) for child in node.get_children()]

@@ -83,6 +83,12 @@ def counted_by_a_correlated_subquery(m: Any) -> Any:
     return select(m.Customer.id, orders.scalar_subquery()).where(m.Customer.id.in_([1, 2, 3]))
 
 
+def numbered_up_to_a_correlated_count(m: Any) -> Any:
+    orders = select(func.count()).where(m.Order.amount == m.Customer.id).scalar_subquery()
+    numbers = func.generate_series(1, orders).table_valued("n", name="numbers").render_derived()
+    return select(m.Customer.id, numbers.c.n).select_from(m.Customer).join(numbers, true())
+
+
 def unnested_side_by_side(m: Any) -> Any:
     columns = column("id", BigInteger), column("word", Text)
     arrays = literal([1, 2, 3], ARRAY(BigInteger)), literal(["a", "b"], ARRAY(Text))
@@ -110,6 +116,7 @@ STATEMENTS: Mapping[str, Callable[[Any], Any]] = {
     "exists alone": lambda m: select(exists().where(m.Customer.id > 7)),
     "neighbours": neighbours,
     "a correlated subquery": counted_by_a_correlated_subquery,
+    "a correlated subquery in a function of FROM": numbered_up_to_a_correlated_count,
     "two arrays side by side": unnested_side_by_side,
     "average of sums": average_of_sums,
     "a CTE used twice": a_cte_used_twice,
