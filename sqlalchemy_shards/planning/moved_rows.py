@@ -85,6 +85,9 @@ def reading_of(insert: Insert, key: Sequence[str], dialect: Dialect) -> Select[A
     names = _compat.selected_names(insert)
     chosen: Any = insert.select
     order = _order_of(chosen)
+    if order is None:
+        # Brought together as a whole, in its order, as every subquery that is cut off.
+        chosen, order = chosen.offset(0), []
     added = [key.expression for key, place in order if place is None]
     if added:
         labels = (each.label(f"{_ORDER}_{place}") for place, each in enumerate(added))
@@ -109,10 +112,11 @@ def reading_of(insert: Insert, key: Sequence[str], dialect: Dialect) -> Select[A
     return reading.add_cte(*_compat.dml_ctes(insert))
 
 
-def _order_of(chosen: Any) -> list[tuple[Ordering, int | None]]:
+def _order_of(chosen: Any) -> list[tuple[Ordering, int | None]] | None:
     """The keys of an ORDER BY, and which columns they are; None: they are none of them.
 
-    Nothing where the order is kept anyway: LIMIT and raw SQL are not merged.
+    Nothing where the order is kept anyway: LIMIT is not merged. None in place of all of it where
+    one of the keys is not understood, as a position, or a tuple.
     """
     if not isinstance(chosen, (Select, CompoundSelect)):
         return []
@@ -121,7 +125,9 @@ def _order_of(chosen: Any) -> list[tuple[Ordering, int | None]]:
         return []
     columns = list(chosen.selected_columns)
     keys = orderings(shape.order_by, {each.name: each for each in columns if hasattr(each, "name")})
-    order = [(key, _place_of(key.expression, columns)) for key in keys or ()]
+    if keys is None:
+        return None
+    order = [(key, _place_of(key.expression, columns)) for key in keys]
     may_add = isinstance(chosen, Select) and (not shape.distinct or bool(shape.distinct_on))
     # PostgreSQL refuses what is neither selected nor may be added, or it is in raw SQL.
     return order if may_add or all(place is not None for _, place in order) else []

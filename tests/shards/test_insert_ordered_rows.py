@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import String, case, cast, desc, func, insert, literal, select, union_all
+from sqlalchemy import (
+    String,
+    case,
+    cast,
+    desc,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import ProgrammingError
 
@@ -45,6 +58,27 @@ SELECTS: dict[str, Callable[[Any], Any]] = {
     "DISTINCT ON": lambda m: _compat.with_distinct_on(
         select(cast(m.Order.id + 10 * m.Order.customer_id, String)), [m.Order.customer_id]
     ).order_by(m.Order.customer_id, m.Order.id.desc()),
+    "a tuple": lambda m: named(m).order_by(tuple_(m.Customer.region_code, m.Customer.id).desc()),
+    "a tuple and more": lambda m: named(m).order_by(
+        tuple_(m.Customer.region_code, m.Customer.version), m.Customer.id.desc()
+    ),
+    "a row": lambda m: named(m).order_by(func.row(m.Customer.region_code, m.Customer.id).desc()),
+    "the name of a column that is not selected": lambda m: named(m).order_by(desc("id")),
+    "a position": lambda m: named(m).order_by(text("1 DESC")),
+    "a literal position": lambda m: named(m).order_by(literal_column("1").desc()),
+    "a position in UNION ALL": lambda m: union_all(named(m), select(m.Order.status + "x")).order_by(
+        literal_column("1").desc()
+    ),
+    "raw text": lambda m: named(m).order_by(text("customers.id DESC")),
+    "a literal column": lambda m: named(m).order_by(literal_column("customers.id").desc()),
+    "groups by a tuple": lambda m: (
+        select(func.max(m.Customer.name))
+        .group_by(m.Customer.id)
+        .order_by(tuple_(m.Customer.id).desc())
+    ),
+    "DISTINCT ON by a tuple": lambda m: _compat.with_distinct_on(
+        select(cast(m.Order.id + 10 * m.Order.customer_id, String)), [m.Order.customer_id]
+    ).order_by(m.Order.customer_id, tuple_(m.Order.id, m.Order.amount).desc()),
     "LIMIT": lambda m: named(m).order_by(m.Customer.id.desc()).limit(5),
     "UNION ALL": lambda m: union_all(named(m), select(m.Order.status + "x")).order_by(
         desc("called")
