@@ -62,7 +62,8 @@ ANSWER: Final = "shards_answer"
 ASK_FIRST: Final = "run the subquery first, and give its values to the statement"
 
 
-ONE: Final = bindparam("shards_one", 1, type_=Integer())
+ONE: Final = bindparam("one_row", 1, type_=Integer(), unique=True)
+"""Called like one of the application's: an answer may be gathered, as a statement of its own."""
 
 _TRUE: Final[Any] = literal_column("true")
 

@@ -176,6 +176,20 @@ WRITES: dict[str, Callable[[Any], Any]] = {
         .where(exists(select(m.Order).where(m.Order.amount == 2)))
         .values(notes="x")
     ),
+    "update where groups of all shards exist": lambda m: (
+        update(m.Customer)
+        .where(exists(select(m.Order.amount).group_by(m.Order.amount).having(func.count() > 2)))
+        .values(notes="x")
+    ),
+    "update where no pair of several shards exists": lambda m: (
+        update(m.Customer)
+        .where(
+            ~exists(
+                select(m.Label.id).join(m.Order, m.Order.amount == m.Label.id).where(m.Order.id < 0)
+            )
+        )
+        .values(notes="x")
+    ),
     "update in the first few": lambda m: (
         update(m.Order).where(m.Order.id.in_(_first_orders(m))).values(status="first")
     ),
