@@ -83,7 +83,8 @@ def _over(sql: str, relations: Sequence[Relation]) -> str:
         f"(SELECT {', '.join(map(_nothing, each.types))} WHERE false)"
         for each in relations
     )
-    return f"WITH {written} SELECT * FROM ({sql}) AS shards_rows"
+    asked = f"SELECT * FROM ({sql}) AS shards_rows"
+    return f"WITH {written} {asked}" if written else asked
 
 
 def _nothing(type_: ColumnType) -> str:

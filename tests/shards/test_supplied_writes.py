@@ -190,6 +190,15 @@ WRITES: dict[str, Callable[[Any], Any]] = {
         )
         .values(notes="x")
     ),
+    "update by a subquery without a table": lambda m: (
+        update(m.Customer)
+        .where(m.Customer.id == m.Order.amount)
+        .values(
+            version=select(
+                func.max(func.generate_series(1, 3).table_valued("n").render_derived().c.n)
+            ).scalar_subquery()
+        )
+    ),
     "update in the first few": lambda m: (
         update(m.Order).where(m.Order.id.in_(_first_orders(m))).values(status="first")
     ),
