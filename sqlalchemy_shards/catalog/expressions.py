@@ -72,18 +72,18 @@ def oids_returned(
 ) -> tuple[int, ...]:
     """The OIDs of the types of a SELECT's columns, as the driver is told them."""
     with connection.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(f"{_over(sql, relations)} LIMIT 0".encode(), parameters)
+        cursor.execute(_over(sql, relations).encode(), parameters)
         return tuple(each.type_code for each in cursor.description or ())
 
 
 def _over(sql: str, relations: Sequence[Relation]) -> str:
-    """A SELECT over relations without rows."""
+    """A SELECT over relations without rows, which gives none of its own either."""
     written = ", ".join(
         f"{each.name} ({', '.join(each.columns)}) AS "
         f"(SELECT {', '.join(map(_nothing, each.types))} WHERE false)"
         for each in relations
     )
-    asked = f"SELECT * FROM ({sql}) AS shards_rows"
+    asked = f"SELECT * FROM ({sql}) AS shards_rows LIMIT 0"
     return f"WITH {written} {asked}" if written else asked
 
 

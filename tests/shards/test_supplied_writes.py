@@ -199,6 +199,15 @@ WRITES: dict[str, Callable[[Any], Any]] = {
             ).scalar_subquery()
         )
     ),
+    "update in the rows of a function": lambda m: (
+        update(m.Customer)
+        .where(
+            m.Customer.id.in_(
+                select(func.generate_series(2, 5).table_valued("n").render_derived().c.n)
+            )
+        )
+        .values(notes="n")
+    ),
     "update in the first few": lambda m: (
         update(m.Order).where(m.Order.id.in_(_first_orders(m))).values(status="first")
     ),
