@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg
 
 from sqlalchemy_shards import _compat
-from sqlalchemy_shards.routing.calls import Call, call_of
+from sqlalchemy_shards.routing.calls import Call, OwnCall, call_of
 from sqlalchemy_shards.routing.raw_names import SEARCHES
 from sqlalchemy_shards.routing.raw_text import SIMPLE_OPERATOR, is_constant
 from sqlalchemy_shards.routing.scopes import table_below
@@ -175,7 +175,8 @@ class ShardsCompiler(_compat.ExpandsLists, _compat.KeepsOutermost, PGCompiler_ps
 
     def visit_function(self, func: Any, *arguments: Any, **keywords: Any) -> Any:
         """Write a call of a function."""
-        self.rendered_calls.add(call_of(func))
+        if not isinstance(func, OwnCall):
+            self.rendered_calls.add(call_of(func))
         return super().visit_function(func, *arguments, **keywords)
 
     def visit_match_op_binary(self, binary: Any, operator: Any, **keywords: Any) -> Any:

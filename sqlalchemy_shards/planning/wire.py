@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, Text, case, cast, func, literal_column
 
+from sqlalchemy_shards.routing.calls import OwnCall
+
 if TYPE_CHECKING:
     from sqlalchemy_shards.catalog.columns import ColumnType
 
@@ -39,6 +41,7 @@ def as_text(expression: Any, type_: ColumnType) -> Any:
     text = cast(expression, Text)
     if FLOATING.isdisjoint(type_.holds):
         return text
-    digits = cast(func.current_setting(literal_column("'extra_float_digits'")), Integer)
+    # Asked wherever the text is written: an answer may be gathered, as a statement by itself.
+    digits = cast(OwnCall("current_setting", literal_column("'extra_float_digits'")), Integer)
     rounded: Any = literal_column(f"'{ROUNDED}'")
     return case((digits > literal_column("0"), text), (expression.is_not(None), rounded))

@@ -23,7 +23,7 @@ from sqlalchemy.sql.elements import (
     TypeCoerce,
     UnaryExpression,
 )
-from sqlalchemy.sql.functions import FunctionElement, next_value
+from sqlalchemy.sql.functions import Function, FunctionElement, next_value
 from sqlalchemy.sql.operators import distinct_op
 from sqlalchemy.sql.selectable import ScalarSelect
 
@@ -50,6 +50,12 @@ _ONE_ARGUMENT: Final = (
     array,
 )
 """What is written without a comma outside parentheses."""
+
+
+class OwnCall(Function[Any]):
+    """A call that the cluster adds to a statement, and that may give what it gives, anywhere."""
+
+    inherit_cache = True
 
 
 class Call(NamedTuple):

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import (
     Integer,
     String,
+    cast,
     column,
     delete,
     exists,
@@ -74,6 +75,11 @@ WRITES: dict[str, Callable[[Any], Any]] = {
     ),
     "update from a global table": lambda m: (
         update(m.Order).where(m.Order.amount == m.Flag.id).values(status=m.Flag.name)
+    ),
+    "update to a number of floating point": lambda m: update(m.Order).values(
+        status=cast(
+            select(func.percentile_cont(0.3).within_group(m.Order.id)).scalar_subquery(), String
+        )
     ),
     "update from a joined pair": lambda m: (
         update(m.Customer)
