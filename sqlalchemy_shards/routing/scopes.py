@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Table
-from sqlalchemy.sql.elements import ClauseList, ColumnClause
+from sqlalchemy.sql.elements import ClauseList, ColumnClause, Tuple
 from sqlalchemy.sql.selectable import (
     AliasedReturnsRows,
     Exists,
@@ -266,9 +266,12 @@ def unlabelled(column: Any) -> Any:
 
 
 def grouped_by(clauses: Iterable[Any]) -> Iterator[Any]:
-    """The expressions of a GROUP BY clause: SQLAlchemy makes a list of one of a function."""
+    """The expressions of a GROUP BY clause: a list is made of a function, and of a `Bundle`."""
     for clause in clauses:
-        yield from clause.clauses if type(clause) is ClauseList else (clause,)
+        if isinstance(clause, ClauseList) and not isinstance(clause, Tuple):
+            yield from grouped_by(clause.clauses)
+        else:
+            yield clause
 
 
 def table_below(element: Any) -> Table | None:

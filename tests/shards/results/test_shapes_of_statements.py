@@ -128,6 +128,10 @@ def works_of_a_subquery(m: Any) -> Any:
     return select(m.Author.id, work.Film.minutes).outerjoin(m.Author.works.of_type(work))
 
 
+def kinds_of_notes(m: Any) -> Any:
+    return Bundle("kinds", m.Note.kind, m.Note.text)
+
+
 STATEMENTS: Statements = {
     "a union": entities_of_a_union,
     "an intersection": entities_of_an_intersection,
@@ -149,6 +153,12 @@ STATEMENTS: Statements = {
         select(m.Author, func.count(m.Book.id)).join(m.Author.books).group_by(m.Author)
     ),
     "GROUP BY expressions of two entities": groups_by_expressions_of_two_entities,
+    "GROUP BY a bundle": lambda m: select(kinds_of_notes(m), func.count()).group_by(
+        kinds_of_notes(m)
+    ),
+    "GROUP BY a bundle with the shard key": lambda m: select(
+        m.Note.author_id, func.avg(m.Note.id)
+    ).group_by(Bundle("key", m.Note.author_id, Bundle("within", m.Note.kind))),
     "GROUP BY a key, with a loader": lambda m: (
         select(m.Author, func.max(m.Book.price))
         .join(m.Author.books)
