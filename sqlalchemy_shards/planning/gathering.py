@@ -277,7 +277,7 @@ def _part(table: Any, draft: _Draft, lookups: Collection[str]) -> Part:
         origin=table.fullname,
         columns=names,
         types=tuple(known[column.name] for column in columns),
-        rows=rows if condition is None else _compat.without_orm(rows.where(condition)),
+        rows=_compat.without_orm(rows if condition is None else rows.where(condition)),
         kind=ShippedRows.ALL if condition is None else ShippedRows.MATCHING,
         key=tuple(column.name for column in table.primary_key) if table in draft.keyed else (),
         lookups=indexed(names, known, lookups),

@@ -142,7 +142,7 @@ class Ties:
 
     def _where(self, index: int, part: Part, condition: Any) -> Select[Any]:
         rows = select(*_compat.column_list(part.rows)).select_from(self._tables[index])
-        return rows if condition is None else _compat.without_orm(rows.where(condition))
+        return _compat.without_orm(rows if condition is None else rows.where(condition))
 
 
 def _keys(number: int, at: Table, own: Part, other: Part, link: Link) -> tuple[Key, ...]:

@@ -132,6 +132,11 @@ def kinds_of_notes(m: Any) -> Any:
     return Bundle("kinds", m.Note.kind, m.Note.text)
 
 
+def sketches_and_all_works(m: Any) -> Any:
+    other = aliased(m.Work)
+    return select(m.Sketch.id, other).join(other, other.author_id < m.Sketch.author_id)
+
+
 STATEMENTS: Statements = {
     "a union": entities_of_a_union,
     "an intersection": entities_of_an_intersection,
@@ -197,6 +202,7 @@ STATEMENTS: Statements = {
     ),
     "one subclass": lambda m: select(m.Film, m.Author).join(m.Film.author),
     "one subclass of its base's table": lambda m: select(m.Sketch).join(m.Sketch.author),
+    "one subclass of its base's table, and all of the base": sketches_and_all_works,
     "a relationship to one subclass": lambda m: select(m.Author).where(
         m.Author.works.of_type(m.Film).any(m.Film.minutes > 1)
     ),
