@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import (
+    Select,
     Sequence,
     String,
     bindparam,
@@ -182,6 +183,24 @@ def test_each_row_draws_a_value_of_its_own(shop: World, draw: Any) -> None:
     assert len(set(drawn)) == len(drawn) > 1
 
 
+@pytest.mark.parametrize("as_relation", [Select.cte, Select.subquery])
+def test_what_is_drawn_beside_the_rows_is_drawn_once(shop: World, as_relation: Any) -> None:
+    m = shop.models
+    one = as_relation(select(func.random().label("r")))
+    with shop.session() as session:
+        session.execute(
+            update(m.Order)
+            .where(m.Order.amount > one.c.r - 9)
+            .values(status=cast(one.c.r, String)),
+            execution_options=EVERYWHERE,
+        )
+        drawn = session.scalars(select(m.Order.status)).all()
+
+    assert len(drawn) > 1
+    assert len(set(drawn)) == 1
+    assert 0 <= float(drawn[0]) < 1
+
+
 def test_a_row_may_be_left_to_chance(shop: World) -> None:
     m = shop.models
     with shop.session() as session:
@@ -198,14 +217,6 @@ def one_draw(m: Any) -> Any:
 
 REFUSED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "one draw for all rows": ("the function random", one_draw),
-    "one draw for all rows, in a CTE": (
-        "function random",
-        lambda m: (
-            update(m.Order)
-            .where(m.Order.amount > select(func.random().label("r")).cte("drawn").c.r)
-            .values(amount=1)
-        ),
-    ),
     "a draw for a row of a reference table": (
         "the function random",
         lambda m: (
