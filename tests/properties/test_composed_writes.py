@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SHARDS = 4
 FIRST = "s0"
 """The shard that has the global tables."""
-WRITES_PER_STATEMENT = 6
+STATEMENTS_PER_WRITE = 10
 """Of so many statements that are asked for, one is of this module."""
 COUNT = int(os.environ.get("SHARDS_PROPERTY_STATEMENTS", "1200"))
 """Statements of a run, as test_free_statements.py has them; 0 goes on until it is stopped."""
@@ -68,7 +68,7 @@ def names(run: str) -> Iterator[str]:
     if not COUNT:
         return (f"{run}/{n}" for n in itertools.count())
     quarters = 4 if SEED == ALWAYS else 1 if run == ALWAYS else 3
-    return (f"{run}/{n}" for n in range(COUNT * quarters // (4 * WRITES_PER_STATEMENT)))
+    return (f"{run}/{n}" for n in range(COUNT * quarters // (4 * STATEMENTS_PER_WRITE)))
 
 
 @dataclass

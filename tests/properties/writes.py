@@ -1,8 +1,8 @@
 """Choices -> a statement that writes, of which PostgreSQL does not leave the outcome open.
 
 What is set follows from the row itself, however many rows of FROM match it, and RETURNING names the
-columns of the table alone. Rows that are inserted differ in their primary keys. No two of them can
-fail in two ways, of which shards might meet another one first.
+columns of the table alone. Rows that are inserted differ in their primary keys, and an INSERT does
+not meet both a missing user and a row that is there already.
 """
 
 from __future__ import annotations
