@@ -73,14 +73,15 @@ class Call(NamedTuple):
 
 def call_of(function: Any) -> Call:
     """A function's name and the number of its arguments, if that is certain."""
+    name = name_of(function)
     arguments = getattr(function, "clauses", None)  # a sequence's next value has none
     if arguments is None or not all(map(_is_one_argument, arguments)):
-        return Call(name_of(function))
+        return Call(name)
     given = list(arguments)
-    if name_of(function) == "unnest" and len(given) > 1:
+    if name == "unnest" and len(given) > 1:
         # In a FROM list PostgreSQL calls it for each argument by itself.
-        return Call("unnest")
-    return Call(name_of(function), len(given), bool(given) and _is_configuration(given[0]))
+        return Call(name)
+    return Call(name, len(given), bool(given) and _is_configuration(given[0]))
 
 
 def _is_configuration(node: Any) -> bool:

@@ -62,16 +62,21 @@ def refusal_of(error: Exception) -> str:
     return re.sub(r"'[^']*'|\d+", "...", reason.rpartition(": ")[2])
 
 
+def difference_of_errors(one: Answer, cluster: Answer) -> str:
+    """The same where at least one of them failed."""
+    if one.error is not None and cluster.error is not None and one.sqlstate:
+        if one.sqlstate == cluster.sqlstate:
+            return ""
+    elif one.error is not None and type(one.error) is type(cluster.error):
+        return ""
+    ones, clusters = one.error or one.rows[:9], cluster.error or cluster.rows[:9]
+    return f"one database: {ones}\ncluster: {clusters}"
+
+
 def difference(free: FreeStatement, one: Answer, cluster: Answer, whole: Answer | None) -> str:
     """What a cluster did otherwise than one database; empty: nothing."""
     if one.error is not None or cluster.error is not None:
-        if one.error is not None and cluster.error is not None and one.sqlstate:
-            if one.sqlstate == cluster.sqlstate:
-                return ""
-        elif one.error is not None and type(one.error) is type(cluster.error):
-            return ""
-        ones, clusters = one.error or one.rows[:9], cluster.error or cluster.rows[:9]
-        return f"one database: {ones}\ncluster: {clusters}"
+        return difference_of_errors(one, cluster)
     if free.is_total and _as_sorted(one.rows) != _as_sorted(cluster.rows):
         return _told("rows", one.rows, cluster.rows)
     if free.keys:

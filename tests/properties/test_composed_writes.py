@@ -1,30 +1,28 @@
 """Whatever can be composed to write: four shards change what one PostgreSQL changes.
 
-Each statement comes twice, with other values, so that the second meets the kept plan; each is
-rolled back. They follow from seeds as those of test_free_statements.py do. docs/testing.md says how
-to run one again, and how to go on without end.
+Each statement comes twice, with other values, and is rolled back. They follow from the seeds of
+`composed`.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import literal_column, select, text, union_all
+from sqlalchemy import literal_column, select, union_all
 from sqlalchemy.exc import SQLAlchemyError
 
 from sqlalchemy_shards.errors import ShardsError
 from sqlalchemy_shards.models.distribution import Global, Reference, distribution_of
-from tests.properties.choices import Choices, shrink
-from tests.properties.judging import Answer, normal
+from tests.properties.choices import Choices
+from tests.properties.composed import COUNT, MARKS, Comparison, count_of, seeds
+from tests.properties.judging import Answer, difference_of_errors, normal
 from tests.properties.world import Base
 from tests.properties.writes import Write, composed_write
-from tests.seeds import ALWAYS, seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,26 +37,17 @@ FIRST = "s0"
 """The shard that has the global tables."""
 STATEMENTS_PER_WRITE = 10
 """Of so many statements that are asked for, one is of this module."""
-COUNT = int(os.environ.get("SHARDS_PROPERTY_STATEMENTS", "1200"))
-"""Statements of a run, as test_free_statements.py has them; 0 goes on until it is stopped."""
-SEED = seed_of("SHARDS_PROPERTY_SEED")
 AGAIN = os.environ.get("SHARDS_PROPERTY_WRITE")
 """The name of a statement that is to be run again, alone."""
-HAS_ICU = "SELECT count(*) > 0 FROM pg_collation WHERE collname = 'und-x-icu'"
-CTE_ROWS_MAX = 5_000
 REFUSED_PERCENT_MAX = 20
 ENOUGH_TO_JUDGE = 100
 """Answers without which a share of refusals says nothing."""
-pytestmark = [
-    pytest.mark.longest,
-    pytest.mark.timeout(0),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = MARKS
 
 
 def runs() -> list[str]:
     """What names of statements begin with; or the whole name of one."""
-    return [AGAIN] if AGAIN else sorted({ALWAYS, SEED}) if COUNT else [SEED]
+    return [AGAIN] if AGAIN else seeds()
 
 
 def names(run: str) -> Iterator[str]:
@@ -67,8 +56,7 @@ def names(run: str) -> Iterator[str]:
         return iter([run])
     if not COUNT:
         return (f"{run}/{n}" for n in itertools.count())
-    quarters = 4 if SEED == ALWAYS else 1 if run == ALWAYS else 3
-    return (f"{run}/{n}" for n in range(COUNT * quarters // (4 * STATEMENTS_PER_WRITE)))
+    return (f"{run}/{n}" for n in range(count_of(run) // STATEMENTS_PER_WRITE))
 
 
 @dataclass
@@ -85,39 +73,20 @@ class Outcome(Answer):
     others: list[Counter[Any]] = field(default_factory=list)
 
 
-class Comparison:
+class Changes(Comparison):
     """A cluster and one database, in which the same is written."""
 
+    done = "changed"
+
     def __init__(self, world: World) -> None:
-        self.world = world
-        with world.one.connect() as connection:
-            has_icu = connection.scalar(text(HAS_ICU))
-            self.collation = "und-x-icu" if has_icu else "C.utf8"
-            name = world.one.url.database
-            connection.execute(text(f'ALTER DATABASE "{name}" SET statement_timeout = 20000'))
-            connection.commit()
+        super().__init__(world)
         self.before = {on_cluster: self._states(on_cluster) for on_cluster in (False, True)}
 
-    def differs(self, choices: Choices, tally: Tally | None = None) -> str:
-        """How the outcomes of a write and of the same with other values differ, in words."""
-        seed = choices.made or None
-        for turn in (0, 1):
-            again = Choices(recorded=seed) if seed else choices
-            write = composed_write(again, turn, self.collation)
-            seed = seed or list(again.made)
-            one = self._run(write, on_cluster=False)
-            cluster = self._run(write, on_cluster=True)
-            if cluster.refusal is not None:
-                if tally is not None:
-                    tally.refused(cluster.refusal)
-                continue
-            if tally is not None:
-                tally.counts["changed" if one.error is None else "failed alike"] += 1
-            found = self._difference(write, one, cluster)
-            if found:
-                compiled = write.statement.compile(self.world.one)
-                return f"{found}\n{compiled}\n{compiled.params}"
-        return ""
+    def compose(self, choices: Choices, turn: int) -> Write:
+        return composed_write(choices, turn, self.collation)
+
+    def outcomes(self, made: Write) -> tuple[Outcome, Outcome]:
+        return self._run(made, on_cluster=False), self._run(made, on_cluster=True)
 
     def _run(self, write: Write, *, on_cluster: bool) -> Outcome:
         engine = self.world.cluster.engine if on_cluster else self.world.one
@@ -164,15 +133,9 @@ class Comparison:
         with engine.connect() as connection:
             return self._kept(connection, on_cluster)
 
-    def _difference(self, write: Write, one: Outcome, cluster: Outcome) -> str:
-        """What a cluster did otherwise than one database; empty: nothing."""
+    def difference(self, made: Write, one: Any, cluster: Any) -> str:
         if one.error is not None or cluster.error is not None:
-            is_alike = one.error is not None and cluster.error is not None
-            if is_alike and one.sqlstate and one.sqlstate == cluster.sqlstate:
-                return ""
-            if is_alike and not one.sqlstate and type(one.error) is type(cluster.error):
-                return ""
-            return f"one database: {one.error or 'done'}\ncluster: {cluster.error or 'done'}"
+            return difference_of_errors(one, cluster)
         if one.rowcount != cluster.rowcount:
             return f"other row counts: {one.rowcount} and {cluster.rowcount}"
         if Counter(one.rows) != Counter(cluster.rows):
@@ -184,8 +147,8 @@ class Comparison:
         for on_cluster, outcome in ((False, one), (True, cluster)):
             for before, after in zip(self.before[on_cluster], outcome.others, strict=True):
                 touched = {each[0] for each in (before - after) + (after - before)}
-                if touched - {write.table.name}:
-                    return f"also written: {touched - {write.table.name}}, {on_cluster=}"
+                if touched - {made.table.name}:
+                    return f"also written: {touched - {made.table.name}}, {on_cluster=}"
         return ""
 
 
@@ -217,35 +180,17 @@ def _told(what: str, one: Counter[str], cluster: Counter[str]) -> str:
 def test_whatever_is_written_is_written_as_in_one_database(
     world_of: Callable[[int], World], run: str, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    comparison = Comparison(world_of(SHARDS))
+    comparison = Changes(world_of(SHARDS))
     told = Counter(tally.counts)
     for name in names(run):
         seed, _, number = name.rpartition("/")
         tally.seeds.add(seed)
-        # Few rows are shipped as CTEs; a third of the statements ships them as tables.
-        rows_max = CTE_ROWS_MAX if int(number) % 3 else -1
-        monkeypatch.setattr(comparison.world.cluster.workspace, "cte_rows_max", rows_max)
+        comparison.ship(monkeypatch, int(number))
         choices = Choices(f"write/{name}")
         found = comparison.differs(choices, tally)
 
-        assert not found, _report(comparison, name, choices, found)
+        assert not found, comparison.report(f"SHARDS_PROPERTY_WRITE={name}", choices, found)
 
     told = Counter(tally.counts) - told
     if told.total() >= ENOUGH_TO_JUDGE:
         assert 100 * told["refused"] <= REFUSED_PERCENT_MAX * told.total()
-
-
-def _report(comparison: Comparison, name: str, choices: Choices, found: str) -> str:
-    """What differs, and the simplest statement that was found to differ as well."""
-
-    def fails(simpler: list[int]) -> bool:
-        try:
-            return bool(comparison.differs(Choices(recorded=simpler)))
-        except Exception:  # choices that make no statement
-            return False
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        simplest = shrink(choices.made, fails)
-        simple = comparison.differs(Choices(recorded=simplest))
-    return f"SHARDS_PROPERTY_WRITE={name}\n{found}\n\nsimplest:\n{simple}"
